@@ -1,0 +1,1 @@
+//! What board this is: model, L4T, power mode, throttling.

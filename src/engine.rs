@@ -1,0 +1,155 @@
+//! An engine runs a model's graph: letterboxed bytes in, class and box logits out.
+//!
+//! Three engines run the same graph. `cpu` is the fast one without a GPU, `cuda` the fast one
+//! with it, and `reference` is plain candle on any device: the oracle the other two are tested
+//! against.
+
+// pub mod cpu;
+pub mod reference;
+
+use crate::graph::Graph;
+use crate::preprocess::ModelInput;
+use crate::weights::Model;
+use serde::{Deserialize, Serialize};
+
+/// Which engine to use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineChoice {
+    /// The GPU if the program was built for one and finds it, else the CPU.
+    #[default]
+    Auto,
+    /// This project's CPU kernels.
+    Cpu,
+    /// The CUDA GPU; an error where there is none.
+    Cuda,
+    /// candle's own operations, slow and simple.
+    Reference,
+}
+
+/// Why an engine cannot be made or cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// Asked for something this build or machine does not have.
+    #[error("engine '{engine}' is not available: {reason}")]
+    Unavailable {
+        /// The engine asked for.
+        engine: &'static str,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// The picture does not fit the network.
+    #[error(
+        "input of {width}x{height} pixels: both sides must be positive multiples of {multiple}"
+    )]
+    InputSize {
+        /// Columns.
+        width: usize,
+        /// Rows.
+        height: usize,
+        /// The network's largest stride.
+        multiple: usize,
+    },
+    /// candle failed.
+    #[error("candle failed in layer '{layer}'")]
+    Candle {
+        /// The graph node.
+        layer: String,
+        /// What candle said.
+        source: candle_core::Error,
+    },
+}
+
+/// Runs one model. Buffers are sized on the first call of each input size and reused.
+pub trait Engine: Send {
+    /// Kernel set, precision and threads for the start-up log, such as `cpu avx512 f32, 2 threads`.
+    fn describe(&self) -> String;
+
+    /// Runs the network on a batch and writes every level's logits into `output`.
+    ///
+    /// # Errors
+    /// When the input size does not fit the network, or the device fails.
+    fn infer(&mut self, input: &ModelInput, output: &mut RawOutput) -> Result<(), EngineError>;
+}
+
+/// The detector's logits on the host, before any threshold.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RawOutput {
+    /// Pictures in the batch.
+    pub batch: usize,
+    /// One entry a stride, finest first.
+    pub levels: Vec<RawLevel>,
+}
+
+/// Logits at one stride. Cells are row-major; a cell's values lie side by side, because
+/// decoding looks at one cell at a time and at few of them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RawLevel {
+    /// Input pixels per cell.
+    pub stride: usize,
+    /// Rows of cells.
+    pub height: usize,
+    /// Columns of cells.
+    pub width: usize,
+    /// `[batch, height × width, classes]`.
+    pub class: Vec<f32>,
+    /// `[batch, height × width, 4 × bins]`: left, top, right, bottom.
+    pub boxes: Vec<f32>,
+}
+
+impl RawOutput {
+    /// Sizes the buffers for a batch of `height` × `width` pictures; allocates only when they grow.
+    pub fn resize_for(&mut self, graph: &Graph, batch: usize, height: usize, width: usize) {
+        self.batch = batch;
+        self.levels
+            .resize_with(graph.outputs.len(), RawLevel::default);
+        for (level, output) in self.levels.iter_mut().zip(&graph.outputs) {
+            level.stride = output.stride;
+            level.height = height / output.stride;
+            level.width = width / output.stride;
+            let cells = batch * level.height * level.width;
+            level
+                .class
+                .resize(cells * graph.channels(output.class), 0.0);
+            level
+                .boxes
+                .resize(cells * graph.channels(output.boxes), 0.0);
+        }
+    }
+}
+
+/// Makes an engine for `model`, on `threads` CPU threads (0 = one a core).
+///
+/// # Errors
+/// When the engine asked for cannot run here.
+pub fn load(
+    choice: EngineChoice,
+    model: &Model,
+    threads: usize,
+) -> Result<Box<dyn Engine>, EngineError> {
+    match choice {
+        EngineChoice::Auto | EngineChoice::Cpu => todo!("{threads}"),
+        EngineChoice::Reference => Ok(Box::new(reference::ReferenceEngine::new(
+            model,
+            &candle_core::Device::Cpu,
+        )?)),
+        EngineChoice::Cuda => Err(EngineError::Unavailable {
+            engine: "cuda",
+            reason: "this build has no CUDA engine; use --engine cpu".to_owned(),
+        }),
+    }
+}
+
+/// Refuses input sizes that do not divide evenly down to the coarsest stride.
+pub(crate) fn check_input(graph: &Graph, input: &ModelInput) -> Result<(), EngineError> {
+    let multiple = graph.max_stride();
+    let fits = |side: usize| side > 0 && side.is_multiple_of(multiple);
+    if fits(input.height) && fits(input.width) {
+        return Ok(());
+    }
+    Err(EngineError::InputSize {
+        width: input.width,
+        height: input.height,
+        multiple,
+    })
+}

@@ -1,0 +1,204 @@
+//! A decoded picture on its way from the camera to the log.
+
+use crate::clock::MonoTime;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use jiff::Timestamp;
+use serde::Serialize;
+use std::time::Duration;
+
+/// Width and height in pixels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+pub struct Size {
+    /// Pixels per row.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+}
+
+impl Size {
+    /// `width` × `height` pixels.
+    pub const fn new(width: u32, height: u32) -> Size {
+        Size { width, height }
+    }
+
+    /// Number of pixels.
+    pub fn area(self) -> usize {
+        self.width as usize * self.height as usize
+    }
+}
+
+impl std::fmt::Display for Size {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}x{}", self.width, self.height)
+    }
+}
+
+impl std::str::FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Size, String> {
+        let parsed = text.split_once(['x', 'X']).and_then(|(w, h)| {
+            let size = Size::new(w.trim().parse().ok()?, h.trim().parse().ok()?);
+            (size.width > 0 && size.height > 0).then_some(size)
+        });
+        parsed.ok_or_else(|| format!("expected WIDTHxHEIGHT such as '1280x720', got '{text}'"))
+    }
+}
+
+/// How a camera or file delivers its pixels, before decoding to RGB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PixelFormat {
+    /// Packed 8-bit R, G, B.
+    Rgb8,
+    /// 8-bit grey.
+    Gray8,
+    /// 4:2:2 packed Y0 U Y1 V.
+    Yuyv,
+    /// 4:2:2 packed U Y0 V Y1.
+    Uyvy,
+    /// 4:2:0, a Y plane and an interleaved UV plane.
+    Nv12,
+    /// One JPEG a frame.
+    Mjpeg,
+}
+
+impl std::fmt::Display for PixelFormat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            PixelFormat::Rgb8 => "RGB8",
+            PixelFormat::Gray8 => "GRAY8",
+            PixelFormat::Yuyv => "YUYV",
+            PixelFormat::Uyvy => "UYVY",
+            PixelFormat::Nv12 => "NV12",
+            PixelFormat::Mjpeg => "MJPG",
+        })
+    }
+}
+
+/// One picture, decoded to packed RGB: `size.height` rows of `3 × size.width` bytes, no padding.
+#[derive(Debug)]
+pub struct Frame {
+    /// Counts up from 0 at the source; a gap is a frame that the driver dropped.
+    pub id: u64,
+    /// When the last byte of the frame had arrived, on the program's monotonic clock.
+    pub captured: MonoTime,
+    /// The same moment on the wall clock.
+    pub wall: Timestamp,
+    /// Picture size.
+    pub size: Size,
+    /// How the source delivered it.
+    pub format: PixelFormat,
+    /// Time spent turning the source's format into RGB.
+    pub decode: Duration,
+    /// File name where every frame is a file of its own.
+    pub name: Option<String>,
+    /// RGB bytes.
+    pub data: PooledBuf,
+}
+
+impl Frame {
+    /// A frame around plain RGB bytes, as library users and tests have them.
+    ///
+    /// # Panics
+    /// When `rgb` is not `3 × width × height` bytes.
+    pub fn from_rgb(id: u64, size: Size, rgb: Vec<u8>) -> Frame {
+        assert_eq!(rgb.len(), 3 * size.area(), "RGB bytes of a {size} frame");
+        Frame {
+            id,
+            captured: MonoTime::default(),
+            wall: Timestamp::UNIX_EPOCH,
+            size,
+            format: PixelFormat::Rgb8,
+            decode: Duration::ZERO,
+            name: None,
+            data: PooledBuf::from(rgb),
+        }
+    }
+}
+
+/// Buffers that return to their pool when dropped, so that steady capture allocates nothing.
+///
+/// The pool never blocks: when every buffer is out, a new one is made; when more come back
+/// than it keeps, they are freed.
+#[derive(Clone, Debug)]
+pub struct FramePool {
+    give: Sender<Vec<u8>>,
+    take: Receiver<Vec<u8>>,
+}
+
+impl FramePool {
+    /// A pool that keeps up to `capacity` idle buffers.
+    pub fn new(capacity: usize) -> FramePool {
+        let (give, take) = bounded(capacity);
+        FramePool { give, take }
+    }
+
+    /// A buffer of `len` bytes whose contents are unspecified.
+    pub fn take(&self, len: usize) -> PooledBuf {
+        let mut bytes = self.take.try_recv().unwrap_or_default();
+        bytes.resize(len, 0);
+        PooledBuf {
+            bytes,
+            home: Some(self.give.clone()),
+        }
+    }
+}
+
+/// Bytes on loan from a [`FramePool`].
+#[derive(Debug, Default)]
+pub struct PooledBuf {
+    bytes: Vec<u8>,
+    home: Option<Sender<Vec<u8>>>,
+}
+
+impl From<Vec<u8>> for PooledBuf {
+    fn from(bytes: Vec<u8>) -> PooledBuf {
+        PooledBuf { bytes, home: None }
+    }
+}
+
+impl std::ops::Deref for PooledBuf {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl std::ops::DerefMut for PooledBuf {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+}
+
+impl Drop for PooledBuf {
+    fn drop(&mut self) {
+        if let Some(home) = &self.home {
+            // A full pool means that the buffer is surplus: let it go.
+            let _ = home.try_send(std::mem::take(&mut self.bytes));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dropped_buffer_is_handed_out_again() {
+        let pool = FramePool::new(1);
+        let first = pool.take(64);
+        let address = first.as_ptr();
+        drop(first);
+        assert_eq!(pool.take(32).as_ptr(), address);
+    }
+
+    #[test]
+    fn sizes_parse_and_refuse_nonsense() {
+        assert_eq!("1280x720".parse(), Ok(Size::new(1280, 720)));
+        for bad in ["", "1280", "x", "0x10", "10x-1", "axb"] {
+            assert!(bad.parse::<Size>().is_err(), "'{bad}' parsed");
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! Camera object detection with VoVNet-27-slim.
+//!
+//! ```text
+//!  capture ──Frame──▶ preprocess ──▶ engine ──▶ postprocess ──Report──▶ sinks
+//! ```
+
+pub mod avi;
+pub mod board;
+pub mod capture;
+pub mod clock;
+pub mod decode;
+pub mod engine;
+pub mod eval;
+pub mod frame;
+pub mod graph;
+pub mod metrics;
+pub mod model;
+pub mod postprocess;
+pub mod power;
+pub mod preprocess;
+pub mod sink;
+pub mod units;
+pub mod weights;
