@@ -1,1 +1,485 @@
 //! Motion-JPEG in an AVI container: the one video format read and written without help.
+//!
+//! AVI is RIFF: chunks of a four-byte name, a little-endian length and data padded to an even
+//! length. A clip is `RIFF('AVI ' LIST('hdrl' …headers) LIST('movi' 00dc…) idx1)`.
+//! Source: Microsoft, "AVI RIFF File Reference". Clips beyond 2 GiB (OpenDML) are not written.
+
+use crate::frame::Size;
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+/// No JPEG of a sane frame is larger; a length beyond this is damage, not a picture.
+const MAX_CHUNK: u32 = 64 << 20;
+/// RIFF lengths are 32 bits and many players read them as signed.
+const MAX_FILE: u64 = (2 << 30) - (1 << 20);
+
+/// What is wrong with a clip.
+#[derive(Debug, thiserror::Error)]
+pub enum AviError {
+    /// The file could not be read or written.
+    #[error("clip '{}'", path.display())]
+    Io {
+        /// The clip.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Not an AVI clip, or a damaged one.
+    #[error("clip '{}' at byte {offset}: expected {expected}, got {got}", path.display())]
+    Format {
+        /// The clip.
+        path: PathBuf,
+        /// Where.
+        offset: u64,
+        /// What should be there.
+        expected: &'static str,
+        /// What is there.
+        got: String,
+    },
+    /// An AVI clip with another codec inside.
+    #[error(
+        "clip '{}' holds '{codec}' video, not Motion-JPEG: convert it with \
+         'ffmpeg -i {} -c:v mjpeg -q:v 4 -an out.avi'", path.display(), path.display()
+    )]
+    Codec {
+        /// The clip.
+        path: PathBuf,
+        /// The four-character code.
+        codec: String,
+    },
+    /// The clip would grow past what its format can hold.
+    #[error("clip '{}' has reached 2 GiB, the most an AVI file can hold: save to a folder instead", path.display())]
+    Full {
+        /// The clip.
+        path: PathBuf,
+    },
+}
+
+/// Reads the JPEGs of a clip one after the other.
+pub struct AviReader {
+    path: PathBuf,
+    file: BufReader<File>,
+    size: Size,
+    fps: f64,
+    /// End of the `movi` list.
+    end: u64,
+}
+
+impl AviReader {
+    /// Opens a clip and reads its headers.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is no AVI, or holds another codec.
+    pub fn open(path: &Path) -> Result<AviReader, AviError> {
+        let file = File::open(path).map_err(|source| AviError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+        let mut reader = AviReader {
+            path: path.to_owned(),
+            file: BufReader::new(file),
+            size: Size::default(),
+            fps: 0.0,
+            end: 0,
+        };
+        reader.read_headers()?;
+        Ok(reader)
+    }
+
+    /// Frame size as the header states it.
+    pub fn size(&self) -> Size {
+        self.size
+    }
+
+    /// Frames per second as the header states it.
+    pub fn fps(&self) -> f64 {
+        self.fps
+    }
+
+    /// Reads the next frame's JPEG into `jpeg`; `false` at the end of the clip.
+    ///
+    /// # Errors
+    /// When the clip is cut short or damaged.
+    pub fn next_jpeg(&mut self, jpeg: &mut Vec<u8>) -> Result<bool, AviError> {
+        loop {
+            let offset = self.offset()?;
+            if offset + 8 > self.end {
+                return Ok(false);
+            }
+            let (name, len) = self.chunk("a frame chunk (is the clip cut short?)")?;
+            if &name == b"LIST" {
+                self.skip(4)?; // 'rec ' lists group frames: look inside
+            } else if &name[2..] == b"dc" || &name[2..] == b"db" {
+                jpeg.resize(len as usize, 0);
+                self.fill(jpeg, "a whole frame (is the clip cut short?)")?;
+                self.skip(u64::from(len % 2))?;
+                if len > 0 {
+                    return Ok(true); // an empty chunk means "the same picture again"
+                }
+            } else {
+                self.skip(u64::from(len) + u64::from(len % 2))?;
+            }
+        }
+    }
+
+    fn read_headers(&mut self) -> Result<(), AviError> {
+        let mut riff = [0; 12];
+        self.fill(&mut riff, "an AVI header of 12 bytes")?;
+        if &riff[..4] != b"RIFF" || &riff[8..] != b"AVI " {
+            return Err(self.format(0, "'RIFF…AVI '", printable(&riff)));
+        }
+        loop {
+            let (name, len) = self.chunk("a 'movi' list")?;
+            let start = self.offset()?;
+            let mut kind = [0; 4];
+            if &name == b"LIST" {
+                self.fill(&mut kind, "a list type")?;
+            }
+            match (&name, &kind) {
+                (b"LIST", b"movi") => {
+                    self.end = start + u64::from(len);
+                    return self.check_headers();
+                }
+                // headers nest: step into the lists, read the two chunks that matter
+                (b"LIST", b"hdrl" | b"strl") => {}
+                (b"strh", _) => self.stream_header(len)?,
+                (b"strf", _) if self.fps > 0.0 && self.size == Size::default() => {
+                    self.stream_format(len)?
+                }
+                (b"LIST", _) => self.skip(u64::from(len.saturating_sub(4)) + u64::from(len % 2))?,
+                _ => self.skip(u64::from(len) + u64::from(len % 2))?,
+            }
+        }
+    }
+
+    /// AVISTREAMHEADER: type at 0, scale at 20, rate at 24.
+    fn stream_header(&mut self, len: u32) -> Result<(), AviError> {
+        let header = self.header_chunk(len, 28, "a stream header")?;
+        let (scale, rate) = (le32(&header, 20), le32(&header, 24));
+        if &header[..4] == b"vids" && scale > 0 {
+            self.fps = f64::from(rate) / f64::from(scale);
+        }
+        Ok(())
+    }
+
+    /// BITMAPINFOHEADER: width at 4, height at 8, codec at 16.
+    fn stream_format(&mut self, len: u32) -> Result<(), AviError> {
+        let format = self.header_chunk(len, 20, "a stream format")?;
+        self.size = Size::new(le32(&format, 4), (le32(&format, 8) as i32).unsigned_abs());
+        if !format[16..20].eq_ignore_ascii_case(b"MJPG") {
+            return Err(AviError::Codec {
+                path: self.path.clone(),
+                codec: printable(&format[16..20]),
+            });
+        }
+        Ok(())
+    }
+
+    fn header_chunk(
+        &mut self,
+        len: u32,
+        least: u32,
+        what: &'static str,
+    ) -> Result<Vec<u8>, AviError> {
+        if !(least..=4096).contains(&len) {
+            let offset = self.offset()?;
+            return Err(self.format(offset, what, format!("a chunk of {len} bytes")));
+        }
+        let mut bytes = vec![0; (len + len % 2) as usize];
+        self.fill(&mut bytes, what)?;
+        Ok(bytes)
+    }
+
+    fn check_headers(&mut self) -> Result<(), AviError> {
+        if self.size.area() == 0 || self.fps <= 0.0 {
+            let got = format!("{} at {} frames per second", self.size, self.fps);
+            return Err(self.format(0, "headers of a video stream", got));
+        }
+        Ok(())
+    }
+
+    /// Name and length of the next chunk.
+    fn chunk(&mut self, expected: &'static str) -> Result<([u8; 4], u32), AviError> {
+        let offset = self.offset()?;
+        let mut head = [0; 8];
+        self.fill(&mut head, expected)?;
+        let len = le32(&head, 4);
+        let name = [head[0], head[1], head[2], head[3]];
+        if &name != b"LIST" && len > MAX_CHUNK {
+            return Err(self.format(
+                offset,
+                expected,
+                format!("'{}' of {len} bytes", printable(&name)),
+            ));
+        }
+        Ok((name, len))
+    }
+
+    fn fill(&mut self, bytes: &mut [u8], expected: &'static str) -> Result<(), AviError> {
+        let offset = self.offset()?;
+        match self.file.read_exact(bytes) {
+            Ok(()) => Ok(()),
+            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
+                Err(self.format(offset, expected, "the end of the file".to_owned()))
+            }
+            Err(source) => Err(self.io(source)),
+        }
+    }
+
+    fn skip(&mut self, bytes: u64) -> Result<(), AviError> {
+        self.file
+            .seek_relative(bytes as i64)
+            .map_err(|e| self.io(e))
+    }
+
+    fn offset(&mut self) -> Result<u64, AviError> {
+        self.file.stream_position().map_err(|e| self.io(e))
+    }
+
+    fn io(&self, source: std::io::Error) -> AviError {
+        AviError::Io {
+            path: self.path.clone(),
+            source,
+        }
+    }
+
+    fn format(&self, offset: u64, expected: &'static str, got: String) -> AviError {
+        AviError::Format {
+            path: self.path.clone(),
+            offset,
+            expected,
+            got,
+        }
+    }
+}
+
+/// Writes JPEGs as a clip. Lengths are filled in by [`AviWriter::finish`]; a clip that was
+/// never finished has no index but its frames are there.
+pub struct AviWriter {
+    path: PathBuf,
+    file: BufWriter<File>,
+    /// Offset from the `movi` name, and length, of every frame.
+    index: Vec<(u32, u32)>,
+    written: u64,
+    largest: u32,
+    size: Size,
+    fps: f64,
+}
+
+/// Offset of the name in `LIST….movi`: headers have a fixed length.
+const MOVI_NAME: u64 = 220;
+
+impl AviWriter {
+    /// Creates a clip of `size` frames at `fps`.
+    ///
+    /// # Errors
+    /// When the file cannot be created.
+    pub fn create(path: &Path, size: Size, fps: f64) -> Result<AviWriter, AviError> {
+        let io = |source| AviError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        let mut file = BufWriter::new(File::create(path).map_err(io)?);
+        let header = headers(size, fps, 0, 0, 0);
+        file.write_all(&header).map_err(io)?;
+        Ok(AviWriter {
+            path: path.to_owned(),
+            file,
+            index: Vec::new(),
+            written: header.len() as u64,
+            largest: 0,
+            size,
+            fps,
+        })
+    }
+
+    /// Appends one frame.
+    ///
+    /// # Errors
+    /// When the disk refuses it, or the clip has reached 2 GiB.
+    pub fn write_jpeg(&mut self, jpeg: &[u8]) -> Result<(), AviError> {
+        let len = jpeg.len() as u32;
+        if self.written + u64::from(len) + 16 * self.index.len() as u64 > MAX_FILE {
+            return Err(AviError::Full {
+                path: self.path.clone(),
+            });
+        }
+        self.index.push(((self.written - MOVI_NAME) as u32, len));
+        let pad = &[0u8][..jpeg.len() % 2];
+        for part in [b"00dc".as_slice(), &len.to_le_bytes(), jpeg, pad] {
+            self.file.write_all(part).map_err(|e| self.io(e))?;
+        }
+        self.written += 8 + jpeg.len() as u64 + pad.len() as u64;
+        self.largest = self.largest.max(len);
+        Ok(())
+    }
+
+    /// Writes the index and the final lengths.
+    ///
+    /// # Errors
+    /// When the disk refuses it.
+    pub fn finish(mut self) -> Result<(), AviError> {
+        let movi_len = (self.written - MOVI_NAME) as u32;
+        let mut index = Vec::with_capacity(8 + 16 * self.index.len());
+        index.extend_from_slice(b"idx1");
+        push32(&mut index, &[16 * self.index.len() as u32]);
+        for &(offset, len) in &self.index {
+            index.extend_from_slice(b"00dc");
+            push32(&mut index, &[0x10, offset, len]); // 0x10: every JPEG is a key frame
+        }
+        let frames = self.index.len() as u32;
+        let mut header = headers(self.size, self.fps, frames, self.largest, movi_len);
+        let riff_len = (self.written + index.len() as u64 - 8) as u32;
+        header[4..8].copy_from_slice(&riff_len.to_le_bytes());
+        let written = (|| {
+            self.file.write_all(&index)?;
+            self.file.seek(SeekFrom::Start(0))?;
+            self.file.write_all(&header)?;
+            self.file.flush()
+        })();
+        written.map_err(|e| self.io(e))
+    }
+
+    fn io(&self, source: std::io::Error) -> AviError {
+        AviError::Io {
+            path: self.path.clone(),
+            source,
+        }
+    }
+}
+
+/// Everything before the first frame: RIFF, hdrl with one video stream, and the head of movi.
+fn headers(size: Size, fps: f64, frames: u32, largest: u32, movi_len: u32) -> Vec<u8> {
+    let scale = 1000;
+    let rate = (fps.clamp(0.001, 1e6) * f64::from(scale)).round() as u32;
+    let mut out = Vec::with_capacity(MOVI_NAME as usize + 4);
+    out.extend_from_slice(b"RIFF\0\0\0\0AVI LIST");
+    push32(&mut out, &[4 + 64 + 124]);
+    out.extend_from_slice(b"hdrlavih");
+    let microseconds = (1e6 / fps.max(0.001)).round() as u32;
+    // AVIMAINHEADER; flag 0x10: the file has an index
+    push32(
+        &mut out,
+        &[
+            56,
+            microseconds,
+            0,
+            0,
+            0x10,
+            frames,
+            0,
+            1,
+            largest,
+            size.width,
+            size.height,
+            0,
+            0,
+            0,
+            0,
+        ],
+    );
+    out.extend_from_slice(b"LIST");
+    push32(&mut out, &[4 + 64 + 48]);
+    out.extend_from_slice(b"strlstrh");
+    push32(&mut out, &[56]);
+    out.extend_from_slice(b"vidsMJPG");
+    push32(
+        &mut out,
+        &[0, 0, 0, scale, rate, 0, frames, largest, u32::MAX, 0, 0],
+    );
+    push32(&mut out, &[(size.width & 0xffff) | (size.height << 16)]);
+    out.extend_from_slice(b"strf");
+    // BITMAPINFOHEADER: one plane of 24 bits
+    push32(&mut out, &[40, 40, size.width, size.height, 1 | (24 << 16)]);
+    out.extend_from_slice(b"MJPG");
+    push32(&mut out, &[3 * size.area() as u32, 0, 0, 0, 0]);
+    out.extend_from_slice(b"LIST");
+    push32(&mut out, &[movi_len.max(4)]);
+    debug_assert_eq!(out.len() as u64, MOVI_NAME);
+    out.extend_from_slice(b"movi");
+    out
+}
+
+fn push32(out: &mut Vec<u8>, values: &[u32]) {
+    for value in values {
+        out.extend_from_slice(&value.to_le_bytes());
+    }
+}
+
+fn le32(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+fn printable(bytes: &[u8]) -> String {
+    bytes.escape_ascii().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZE: Size = Size::new(64, 48);
+
+    fn clip(dir: &Path, frames: &[&[u8]]) -> PathBuf {
+        let path = dir.join("clip.avi");
+        let mut writer = AviWriter::create(&path, SIZE, 12.5).unwrap();
+        frames
+            .iter()
+            .for_each(|frame| writer.write_jpeg(frame).unwrap());
+        writer.finish().unwrap();
+        path
+    }
+
+    fn frames(path: &Path) -> Result<Vec<Vec<u8>>, AviError> {
+        let mut reader = AviReader::open(path)?;
+        let (mut all, mut jpeg) = (Vec::new(), Vec::new());
+        while reader.next_jpeg(&mut jpeg)? {
+            all.push(jpeg.clone());
+        }
+        Ok(all)
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = clip(dir.path(), &[b"odd", b"even", b"x"]);
+        let reader = AviReader::open(&path).unwrap();
+        assert_eq!((reader.size(), reader.fps()), (SIZE, 12.5));
+        assert_eq!(
+            frames(&path).unwrap(),
+            [b"odd".to_vec(), b"even".to_vec(), b"x".to_vec()]
+        );
+    }
+
+    #[test]
+    fn every_cut_is_an_error_or_fewer_frames_never_a_panic() {
+        let dir = tempfile::tempdir().unwrap();
+        let whole = std::fs::read(clip(dir.path(), &[b"first frame", b"second"])).unwrap();
+        let cut = dir.path().join("cut.avi");
+        for len in 0..whole.len() {
+            std::fs::write(&cut, &whole[..len]).unwrap();
+            if let Ok(read) = frames(&cut) {
+                assert_eq!(read.len(), 2, "cut at {len}");
+            }
+        }
+        std::fs::write(&cut, &whole[..250]).unwrap();
+        let error = frames(&cut).unwrap_err().to_string();
+        assert!(error.contains("the end of the file"), "{error}");
+    }
+
+    #[test]
+    fn another_codec_is_named_with_the_way_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = clip(dir.path(), &[b"x"]);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let at = bytes.windows(4).rposition(|w| w == b"MJPG").unwrap();
+        bytes[at..at + 4].copy_from_slice(b"XVID");
+        std::fs::write(&path, bytes).unwrap();
+        let error = frames(&path).unwrap_err().to_string();
+        assert!(
+            error.contains("'XVID'") && error.contains("ffmpeg"),
+            "{error}"
+        );
+    }
+}

@@ -1,1 +1,367 @@
-//! From what a source delivers to RGB.
+//! From what a source delivers to packed RGB.
+//!
+//! Webcams' YUYV, UYVY and NV12 are BT.601 with limited range (16..=235), as V4L2 states for
+//! its default SMPTE 170M colour space; JPEG is BT.601 with full range, which its decoder knows.
+
+use crate::frame::{FramePool, PixelFormat, PooledBuf, Size};
+use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
+use std::path::{Path, PathBuf};
+use yuv::{YuvBiPlanarImage, YuvConversionMode, YuvPackedImage, YuvRange, YuvStandardMatrix};
+use zune_jpeg::JpegDecoder;
+use zune_jpeg::zune_core::bytestream::ZCursor;
+use zune_jpeg::zune_core::colorspace::ColorSpace;
+use zune_jpeg::zune_core::options::DecoderOptions;
+
+/// Longest side of a picture that is decoded at all.
+pub const MAX_SIDE: u32 = 16_384;
+/// Most pixels of a picture that is decoded at all: 64 Mpx are 192 MB of RGB.
+const MAX_PIXELS: u64 = 64 << 20;
+
+/// Why bytes are not a picture.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// Fewer or more bytes than the format has at this size.
+    #[error("a {format} frame of {size} has {expected} bytes, got {got}")]
+    Length {
+        /// Pixel format.
+        format: PixelFormat,
+        /// Frame size.
+        size: Size,
+        /// Bytes that it has.
+        expected: usize,
+        /// Bytes that came.
+        got: usize,
+    },
+    /// A damaged JPEG.
+    #[error("damaged JPEG: {0}")]
+    Jpeg(String),
+    /// A colour conversion that the library refused.
+    #[error("cannot convert a {format} frame of {size}: {reason}")]
+    Convert {
+        /// Pixel format.
+        format: PixelFormat,
+        /// Frame size.
+        size: Size,
+        /// What the library said.
+        reason: String,
+    },
+}
+
+/// Why a picture file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// The file could not be read.
+    #[error("cannot read the picture '{}'", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Nothing in it.
+    #[error("the picture '{}' is empty (0 bytes)", path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Damaged, cut short, or not a picture.
+    #[error("'{}' is not a readable picture (JPEG, PNG, WebP or BMP): {reason}", path.display())]
+    Decode {
+        /// The file.
+        path: PathBuf,
+        /// What the decoder said.
+        reason: String,
+    },
+    /// Larger than is sensible.
+    #[error("the picture '{}' is {size}: at most {MAX_SIDE} pixels a side and {} megapixels are read; scale it down",
+        path.display(), MAX_PIXELS >> 20)]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        size: Size,
+    },
+}
+
+/// Converts one frame to RGB, in a buffer from `pool`. A JPEG brings its own size.
+///
+/// # Errors
+/// When the bytes are too few, too many or damaged.
+pub fn to_rgb(
+    format: PixelFormat,
+    size: Size,
+    bytes: &[u8],
+    pool: &FramePool,
+) -> Result<(Size, PooledBuf), DecodeError> {
+    if format == PixelFormat::Mjpeg {
+        return jpeg_to_rgb(bytes, pool);
+    }
+    let expected = frame_len(format, size);
+    if bytes.len() != expected {
+        return Err(DecodeError::Length {
+            format,
+            size,
+            expected,
+            got: bytes.len(),
+        });
+    }
+    let mut rgb = pool.take(3 * size.area());
+    match format {
+        PixelFormat::Rgb8 | PixelFormat::Mjpeg => rgb.copy_from_slice(bytes),
+        PixelFormat::Gray8 => {
+            for (pixel, &grey) in rgb.chunks_exact_mut(3).zip(bytes) {
+                pixel.fill(grey);
+            }
+        }
+        PixelFormat::Yuyv | PixelFormat::Uyvy | PixelFormat::Nv12 => {
+            yuv_to_rgb(format, size, bytes, &mut rgb).map_err(|reason| DecodeError::Convert {
+                format,
+                size,
+                reason,
+            })?;
+        }
+    }
+    Ok((size, rgb))
+}
+
+/// Bytes of a frame without row padding; 0 for JPEG, whose length varies.
+pub fn frame_len(format: PixelFormat, size: Size) -> usize {
+    let chroma_rows = (size.height as usize).div_ceil(2);
+    match format {
+        PixelFormat::Rgb8 => 3 * size.area(),
+        PixelFormat::Gray8 => size.area(),
+        PixelFormat::Yuyv | PixelFormat::Uyvy => 2 * size.area().next_multiple_of(2),
+        PixelFormat::Nv12 => size.area() + chroma_rows * (size.width as usize).next_multiple_of(2),
+        PixelFormat::Mjpeg => 0,
+    }
+}
+
+fn yuv_to_rgb(format: PixelFormat, size: Size, bytes: &[u8], rgb: &mut [u8]) -> Result<(), String> {
+    let (width, height) = (size.width, size.height);
+    let (range, matrix) = (YuvRange::Limited, YuvStandardMatrix::Bt601);
+    let stride = 3 * width;
+    let packed = YuvPackedImage {
+        yuy: bytes,
+        yuy_stride: 2 * width,
+        width,
+        height,
+    };
+    match format {
+        PixelFormat::Yuyv => yuv::yuyv422_to_rgb(&packed, rgb, stride, range, matrix),
+        PixelFormat::Uyvy => yuv::uyvy422_to_rgb(&packed, rgb, stride, range, matrix),
+        _ => {
+            let (y_plane, uv_plane) = bytes.split_at(size.area());
+            let planes = YuvBiPlanarImage {
+                y_plane,
+                y_stride: width,
+                uv_plane,
+                uv_stride: width.next_multiple_of(2),
+                width,
+                height,
+            };
+            yuv::yuv_nv12_to_rgb(
+                &planes,
+                rgb,
+                stride,
+                range,
+                matrix,
+                YuvConversionMode::Balanced,
+            )
+        }
+    }
+    .map_err(|e| e.to_string())
+}
+
+fn jpeg_to_rgb(bytes: &[u8], pool: &FramePool) -> Result<(Size, PooledBuf), DecodeError> {
+    let bad = |reason: String| DecodeError::Jpeg(reason);
+    // A JPEG that was cut short decodes to a half grey picture in most decoders: look for its end.
+    let end = bytes
+        .iter()
+        .rposition(|&b| b != 0)
+        .map_or(0, |last| last + 1);
+    if !bytes[..end].ends_with(&[0xff, 0xd9]) {
+        return Err(bad(format!(
+            "no end marker in {} bytes: the frame was cut short",
+            bytes.len()
+        )));
+    }
+    let options = DecoderOptions::new_fast()
+        .jpeg_set_out_colorspace(ColorSpace::RGB)
+        .set_strict_mode(false)
+        .set_max_width(MAX_SIDE as usize)
+        .set_max_height(MAX_SIDE as usize);
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(&bytes[..end]), options);
+    decoder.decode_headers().map_err(|e| bad(e.to_string()))?;
+    let (width, height) = decoder
+        .dimensions()
+        .ok_or_else(|| bad("no dimensions".to_owned()))?;
+    let size = Size::new(width as u32, height as u32);
+    let mut rgb = pool.take(3 * size.area());
+    decoder
+        .decode_into(&mut rgb)
+        .map_err(|e| bad(e.to_string()))?;
+    Ok((size, rgb))
+}
+
+/// Reads a picture file as RGB, upright as its EXIF orientation says.
+///
+/// # Errors
+/// When the file cannot be read, is damaged, or is larger than is sensible.
+pub fn load_image(path: &Path) -> Result<(Size, Vec<u8>), ImageError> {
+    let read = |source| ImageError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let decode = |reason: String| ImageError::Decode {
+        path: path.to_owned(),
+        reason,
+    };
+    if std::fs::metadata(path).map_err(read)?.len() == 0 {
+        return Err(ImageError::Empty {
+            path: path.to_owned(),
+        });
+    }
+    let mut reader = ImageReader::open(path)
+        .and_then(ImageReader::with_guessed_format)
+        .map_err(read)?;
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(8 * MAX_PIXELS);
+    reader.limits(limits);
+    let mut decoder = reader.into_decoder().map_err(|e| decode(e.to_string()))?;
+    let (width, height) = decoder.dimensions();
+    let size = Size::new(width, height);
+    if width.max(height) > MAX_SIDE || size.area() as u64 > MAX_PIXELS {
+        return Err(ImageError::TooLarge {
+            path: path.to_owned(),
+            size,
+        });
+    }
+    let orientation = decoder.orientation().map_err(|e| decode(e.to_string()))?;
+    let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| decode(e.to_string()))?;
+    picture.apply_orientation(orientation);
+    let rgb = picture.into_rgb8();
+    Ok((Size::new(rgb.width(), rgb.height()), rgb.into_raw()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZE: Size = Size::new(4, 2);
+
+    fn rgb(format: PixelFormat, bytes: &[u8]) -> Vec<u8> {
+        to_rgb(format, SIZE, bytes, &FramePool::new(1))
+            .unwrap()
+            .1
+            .to_vec()
+    }
+
+    fn jpeg(size: Size, grey: u8) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let pixels = vec![grey; 3 * size.area()];
+        image::codecs::jpeg::JpegEncoder::new(&mut bytes)
+            .encode(
+                &pixels,
+                size.width,
+                size.height,
+                image::ExtendedColorType::Rgb8,
+            )
+            .unwrap();
+        bytes
+    }
+
+    #[test]
+    fn limited_range_white_and_black_are_white_and_black() {
+        assert!(
+            rgb(PixelFormat::Yuyv, &[235, 128, 235, 128].repeat(4))
+                .iter()
+                .all(|&v| v == 255)
+        );
+        assert!(
+            rgb(PixelFormat::Uyvy, &[128, 16, 128, 16].repeat(4))
+                .iter()
+                .all(|&v| v == 0)
+        );
+        let nv12 = [vec![235; 8], vec![128; 4]].concat();
+        assert!(rgb(PixelFormat::Nv12, &nv12).iter().all(|&v| v == 255));
+    }
+
+    #[test]
+    fn red_stays_red_in_every_yuv_format() {
+        // BT.601 limited: pure red is Y 81, Cb 90, Cr 240
+        let near = |pixels: Vec<u8>| pixels.chunks(3).all(|p| p[0] > 250 && p[1] < 5 && p[2] < 5);
+        assert!(near(rgb(PixelFormat::Yuyv, &[81, 90, 81, 240].repeat(4))));
+        assert!(near(rgb(PixelFormat::Uyvy, &[90, 81, 240, 81].repeat(4))));
+        assert!(near(rgb(
+            PixelFormat::Nv12,
+            &[vec![81; 8], [90, 240].repeat(2)].concat()
+        )));
+    }
+
+    #[test]
+    fn a_short_frame_says_what_was_expected() {
+        let error = to_rgb(PixelFormat::Yuyv, SIZE, &[0; 15], &FramePool::new(1)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "a YUYV frame of 4x2 has 16 bytes, got 15"
+        );
+    }
+
+    #[test]
+    fn a_cut_jpeg_is_an_error_not_a_grey_picture() {
+        let whole = jpeg(Size::new(64, 64), 90);
+        let pool = FramePool::new(1);
+        let (size, pixels) = to_rgb(PixelFormat::Mjpeg, SIZE, &whole, &pool).unwrap();
+        assert_eq!(size, Size::new(64, 64));
+        assert!(pixels.iter().all(|&v| v.abs_diff(90) <= 2));
+        for len in [0, 2, 20, whole.len() / 2, whole.len() - 2] {
+            assert!(
+                to_rgb(PixelFormat::Mjpeg, SIZE, &whole[..len], &pool).is_err(),
+                "cut at {len}"
+            );
+        }
+    }
+
+    #[test]
+    fn bad_picture_files_are_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, bytes: &[u8]| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, bytes).unwrap();
+            load_image(&path)
+        };
+        assert!(matches!(
+            file("empty.jpg", b""),
+            Err(ImageError::Empty { .. })
+        ));
+        assert!(matches!(
+            file("text.png", b"hello there"),
+            Err(ImageError::Decode { .. })
+        ));
+        let whole = jpeg(Size::new(64, 64), 90);
+        assert!(matches!(
+            file("cut.jpg", &whole[..whole.len() / 4]),
+            Err(ImageError::Decode { .. })
+        ));
+        assert_eq!(
+            file("tiny.jpg", &jpeg(Size::new(1, 1), 90)).unwrap().0,
+            Size::new(1, 1)
+        );
+        assert!(matches!(
+            load_image(&dir.path().join("none.jpg")),
+            Err(ImageError::Read { .. })
+        ));
+        // a BMP header that claims 20,000 × 20,000 pixels
+        let mut bomb = vec![0u8; 64];
+        bomb[..2].copy_from_slice(b"BM");
+        bomb[10] = 54;
+        bomb[14] = 40;
+        bomb[18..22].copy_from_slice(&20_000u32.to_le_bytes());
+        bomb[22..26].copy_from_slice(&20_000u32.to_le_bytes());
+        (bomb[26], bomb[28]) = (1, 24);
+        assert!(matches!(
+            file("bomb.bmp", &bomb),
+            Err(ImageError::TooLarge { .. })
+        ));
+    }
+}

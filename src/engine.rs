@@ -128,11 +128,13 @@ pub fn load(
     threads: usize,
 ) -> Result<Box<dyn Engine>, EngineError> {
     match choice {
-        EngineChoice::Auto | EngineChoice::Cpu => todo!("{threads}"),
-        EngineChoice::Reference => Ok(Box::new(reference::ReferenceEngine::new(
-            model,
-            &candle_core::Device::Cpu,
-        )?)),
+        EngineChoice::Cpu => Err(EngineError::Unavailable {
+            engine: "cpu",
+            reason: format!("not built; use --engine reference (threads {threads})"),
+        }),
+        EngineChoice::Auto | EngineChoice::Reference => Ok(Box::new(
+            reference::ReferenceEngine::new(model, &candle_core::Device::Cpu)?,
+        )),
         EngineChoice::Cuda => Err(EngineError::Unavailable {
             engine: "cuda",
             reason: "this build has no CUDA engine; use --engine cpu".to_owned(),

@@ -1,1 +1,37 @@
-fn main() {}
+//! `vovcam`: parse, log, dispatch, print one error chain, exit code.
+
+use clap::Parser;
+use std::process::ExitCode;
+use vovcam::cli::Cli;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log(cli.verbose);
+    match cli.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("vovcam: {failure}");
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// Logs go to stderr; `VOVCAM_LOG` takes the usual filter syntax and wins over `-v`.
+fn start_log(verbose: u8) {
+    let level = match verbose {
+        0 => "info",
+        1 => "debug",
+        _ => "trace",
+    };
+    let filter = tracing_subscriber::EnvFilter::builder()
+        .with_env_var("VOVCAM_LOG")
+        .try_from_env()
+        .unwrap_or_else(|_| format!("warn,vovcam={level}").into());
+    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .with_target(false)
+        .init();
+}

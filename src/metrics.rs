@@ -1,7 +1,19 @@
 //! Live figures: frames per second and latency over a window, drops by stage, power.
 
+use crate::clock::{Clock, MonoTime};
+use crate::power::Heat;
+use crate::sink::StageTimes;
 use crate::units::{Celsius, Joules, Watts};
+use serde::Serialize;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+/// Frames per second and latency are those of this long.
+const WINDOW: Duration = Duration::from_secs(5);
+/// Most frames that the window remembers: 5 s at 800 frames per second.
+const WINDOW_FRAMES: usize = 4096;
 
 /// The figures of one moment, as windows, logs and status lines show them.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -27,7 +39,7 @@ pub struct Snapshot {
 }
 
 /// Frames and lines lost since start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Drops {
     /// Dropped by the camera driver: gaps in its sequence numbers.
     pub driver: u64,
@@ -52,4 +64,274 @@ pub struct Energy {
     pub scope: String,
     /// Who measures it, such as `ina3221`, `nvml` or `rapl`.
     pub source: String,
+}
+
+/// A whole run, for its summary.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Totals {
+    /// Frames through the detector.
+    pub frames: u64,
+    /// From the first frame's capture to the last frame's detections.
+    pub elapsed: Duration,
+    /// Sums of the time spent in each stage.
+    pub spent: StageTimes,
+    /// Loss by where it happened.
+    pub drops: Drops,
+    /// Objects found.
+    pub detections: u64,
+    /// The figures at the end.
+    pub last: Snapshot,
+    /// Energy over the whole run, where there is a meter.
+    pub energy: Option<Joules>,
+}
+
+impl Totals {
+    /// Mean frames per second of the run; `None` without frames.
+    pub fn fps(&self) -> Option<f64> {
+        let seconds = self.elapsed.as_secs_f64();
+        (self.frames > 0 && seconds > 0.0).then(|| self.frames as f64 / seconds)
+    }
+
+    /// Mean of a stage's time over the frames.
+    pub fn mean(&self, spent: Duration) -> Duration {
+        spent / u32::try_from(self.frames.max(1)).unwrap_or(u32::MAX)
+    }
+}
+
+/// Figures shared between the stages; every call is short.
+#[derive(Debug)]
+pub struct Metrics {
+    clock: Arc<dyn Clock>,
+    state: Mutex<State>,
+    driver: AtomicU64,
+    replaced: AtomicU64,
+    damaged: AtomicU64,
+    log: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// When each frame of the window was done, and its age then.
+    window: VecDeque<(MonoTime, Duration)>,
+    /// Kept to sort ages in.
+    ages: Vec<Duration>,
+    totals: Totals,
+    first: Option<MonoTime>,
+    power: Option<Energy>,
+    heat: Heat,
+}
+
+impl Metrics {
+    /// Figures on this clock.
+    pub fn new(clock: Arc<dyn Clock>) -> Arc<Metrics> {
+        Arc::new(Metrics {
+            clock,
+            state: Mutex::new(State {
+                window: VecDeque::with_capacity(WINDOW_FRAMES),
+                ages: Vec::with_capacity(WINDOW_FRAMES),
+                ..State::default()
+            }),
+            driver: AtomicU64::new(0),
+            replaced: AtomicU64::new(0),
+            damaged: AtomicU64::new(0),
+            log: AtomicU64::new(0),
+        })
+    }
+
+    /// Counts a frame that was done at `now`.
+    pub fn record(&self, now: MonoTime, times: &StageTimes, detections: usize) {
+        let mut state = self.lock();
+        if state.window.len() == WINDOW_FRAMES {
+            state.window.pop_front();
+        }
+        state.window.push_back((now, times.age));
+        let began = MonoTime {
+            ns: now.ns.saturating_sub(times.age.as_nanos() as u64),
+        };
+        let first = *state.first.get_or_insert(began);
+        let totals = &mut state.totals;
+        totals.frames += 1;
+        totals.detections += detections as u64;
+        totals.elapsed = now.since(first);
+        totals.spent.decode += times.decode;
+        totals.spent.preprocess += times.preprocess;
+        totals.spent.inference += times.inference;
+        totals.spent.postprocess += times.postprocess;
+        totals.spent.age += times.age;
+    }
+
+    /// Frames that the driver dropped.
+    pub fn add_driver_drops(&self, count: u64) {
+        self.driver.fetch_add(count, Relaxed);
+    }
+
+    /// Frames that a newer one replaced.
+    pub fn add_replaced(&self, count: u64) {
+        self.replaced.fetch_add(count, Relaxed);
+    }
+
+    /// Frames that were damaged.
+    pub fn add_damaged(&self, count: u64) {
+        self.damaged.fetch_add(count, Relaxed);
+    }
+
+    /// Log lines that were lost.
+    pub fn add_log_losses(&self, count: u64) {
+        self.log.fetch_add(count, Relaxed);
+    }
+
+    /// The power of the meter's window, and what was spent since the last call.
+    pub fn set_power(
+        &self,
+        average: Watts,
+        spent: Joules,
+        window: Duration,
+        info: &crate::power::MeterInfo,
+    ) {
+        let mut state = self.lock();
+        let so_far = state.totals.energy.map_or(0.0, |joules| joules.0);
+        state.totals.energy = Some(Joules(so_far + spent.0));
+        state.power = Some(Energy {
+            average,
+            per_frame: None,
+            window,
+            scope: info.scope.clone(),
+            source: info.source.to_owned(),
+        });
+    }
+
+    /// Heat and throttling of the moment.
+    pub fn set_heat(&self, heat: Heat) {
+        self.lock().heat = heat;
+    }
+
+    /// Frames that never reached the detector so far.
+    pub fn dropped_frames(&self) -> u64 {
+        let drops = self.drops();
+        drops.driver + drops.replaced + drops.damaged
+    }
+
+    /// The figures of this moment.
+    pub fn snapshot(&self) -> Snapshot {
+        let now = self.clock.now();
+        let mut state = self.lock();
+        while state
+            .window
+            .front()
+            .is_some_and(|&(at, _)| now.since(at) > WINDOW)
+        {
+            state.window.pop_front();
+        }
+        let fps = rate(&state.window);
+        let State { window, ages, .. } = &mut *state;
+        ages.clear();
+        ages.extend(window.iter().map(|&(_, age)| age));
+        ages.sort_unstable();
+        let energy = state.power.clone().map(|energy| Energy {
+            per_frame: fps.map(|fps| Joules(energy.average.0 / fps)),
+            ..energy
+        });
+        Snapshot {
+            fps,
+            latency_p50: quantile(&state.ages, 0.50),
+            latency_p95: quantile(&state.ages, 0.95),
+            latency_p99: quantile(&state.ages, 0.99),
+            frames: state.totals.frames,
+            drops: self.drops(),
+            energy,
+            temperature: state.heat.hottest,
+            throttled: state.heat.throttled,
+        }
+    }
+
+    /// The run so far.
+    pub fn totals(&self) -> Totals {
+        let last = self.snapshot();
+        Totals {
+            drops: self.drops(),
+            last,
+            ..self.lock().totals.clone()
+        }
+    }
+
+    fn drops(&self) -> Drops {
+        Drops {
+            driver: self.driver.load(Relaxed),
+            replaced: self.replaced.load(Relaxed),
+            damaged: self.damaged.load(Relaxed),
+            log: self.log.load(Relaxed),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // figures stay usable when a stage panicked
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Frames between the first and the last of the window, per second.
+fn rate(window: &VecDeque<(MonoTime, Duration)>) -> Option<f64> {
+    let (first, last) = (window.front()?.0, window.back()?.0);
+    let seconds = last.since(first).as_secs_f64();
+    (seconds > 0.0).then(|| (window.len() - 1) as f64 / seconds)
+}
+
+/// Nearest-rank quantile of sorted values.
+fn quantile(sorted: &[Duration], q: f64) -> Option<Duration> {
+    let rank = (q * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.saturating_sub(1)).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SimClock;
+
+    #[test]
+    fn fps_and_latency_are_those_of_the_last_seconds() {
+        let clock = Arc::new(SimClock::default());
+        let metrics = Metrics::new(Arc::clone(&clock) as Arc<dyn Clock>);
+        assert_eq!(metrics.snapshot(), Snapshot::default());
+        for frame in 1..=200u64 {
+            clock.advance(Duration::from_millis(if frame <= 100 { 200 } else { 50 }));
+            let age = Duration::from_millis(frame);
+            metrics.record(
+                clock.now(),
+                &StageTimes {
+                    age,
+                    ..StageTimes::default()
+                },
+                2,
+            );
+        }
+        let snapshot = metrics.snapshot();
+        assert!((snapshot.fps.unwrap() - 20.0).abs() < 1e-9);
+        assert_eq!(snapshot.latency_p95, Some(Duration::from_millis(195)));
+        let totals = metrics.totals();
+        assert_eq!((totals.frames, totals.detections), (200, 400));
+        clock.advance(Duration::from_secs(60));
+        assert_eq!(
+            metrics.snapshot().fps,
+            None,
+            "a stall is not shown as speed"
+        );
+    }
+
+    #[test]
+    fn joules_a_frame_are_mean_power_by_fps() {
+        let clock = Arc::new(SimClock::default());
+        let metrics = Metrics::new(Arc::clone(&clock) as Arc<dyn Clock>);
+        let info = crate::power::MeterInfo {
+            source: "test",
+            scope: "board".to_owned(),
+        };
+        metrics.set_power(Watts(10.0), Joules(5.0), Duration::from_secs(5), &info);
+        assert_eq!(metrics.snapshot().energy.unwrap().per_frame, None);
+        for _ in 0..10 {
+            clock.advance(Duration::from_millis(250));
+            metrics.record(clock.now(), &StageTimes::default(), 0);
+        }
+        let energy = metrics.snapshot().energy.unwrap();
+        assert!((energy.per_frame.unwrap().0 - 2.5).abs() < 1e-9);
+    }
 }

@@ -1,1 +1,281 @@
-//! Power meters.
+//! Watts and joules: where they come from, and their mean over a window.
+//!
+//! A board has at most one meter here, the first that works of: the INA3221 or INA238 of a
+//! Jetson, NVML for a PC's NVIDIA card, RAPL for a PC's processor. They measure different things
+//! (module, card, package), so their values are never added; the scope is logged with them.
+//! Meters average over up to half a second themselves: a reading per frame would be false
+//! precision, so power is integrated over at least [`WINDOW`].
+
+pub mod heat;
+pub mod ina;
+#[cfg(target_os = "linux")]
+pub mod nvml;
+pub mod rapl;
+
+pub use heat::Heat;
+
+use crate::clock::{Clock, MonoTime};
+use crate::metrics::Metrics;
+use crate::units::{Joules, Watts};
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Mean power is that of at least this long.
+pub const WINDOW: Duration = Duration::from_secs(5);
+/// The INA3221 averages over 430 ms on Xavier and Orin: asking more often tells nothing new.
+const SAMPLE_EVERY: Duration = Duration::from_millis(500);
+
+/// What a meter measures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MeterInfo {
+    /// `ina3221`, `ina238`, `nvml` or `rapl`.
+    pub source: &'static str,
+    /// The rail or part: `VDD_IN`, `rails-sum`, `gpu-board`, `cpu-package`.
+    pub scope: String,
+}
+
+/// What a meter says.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Reading {
+    /// Power of the moment.
+    Power(Watts),
+    /// Energy since the previous reading.
+    Energy(Joules),
+}
+
+/// Why a meter cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum PowerError {
+    /// A file of /sys.
+    #[error("cannot read the power sensor '{}'", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A value that is no number.
+    #[error("power sensor '{}': expected a number, got '{got}'", path.display())]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// What is in it.
+        got: String,
+    },
+    /// NVML.
+    #[error("the NVIDIA driver does not tell the power: {0}")]
+    Driver(String),
+}
+
+/// A source of watts or joules.
+pub trait PowerMeter: Send {
+    /// What is measured, by whom.
+    fn info(&self) -> MeterInfo;
+
+    /// Power now, or energy since the last call (none at the first).
+    ///
+    /// # Errors
+    /// When the sensor does not answer.
+    fn read(&mut self) -> Result<Reading, PowerError>;
+}
+
+/// The first meter that works under the file-system root `root`; every failure on the way goes
+/// to `reasons`, for `doctor`.
+pub fn find(root: &Path, reasons: &mut Vec<String>) -> Option<Box<dyn PowerMeter>> {
+    let mut take = |found: Result<Option<Box<dyn PowerMeter>>, PowerError>| {
+        found.unwrap_or_else(|error| {
+            reasons.push(describe(&error));
+            None
+        })
+    };
+    if let Some(meter) = take(ina::find(root)) {
+        return Some(meter);
+    }
+    #[cfg(target_os = "linux")]
+    if root == Path::new("/")
+        && let Some(meter) = take(nvml::find())
+    {
+        return Some(meter);
+    }
+    take(rapl::find(root))
+}
+
+fn describe(error: &PowerError) -> String {
+    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
+    let fix = match error {
+        PowerError::Read { path, .. } => format!(
+            "; to let users read it: 'sudo chmod a+r {}' until the next boot, or a udev rule",
+            path.display()
+        ),
+        _ => String::new(),
+    };
+    format!("{error}{}{fix}", cause.unwrap_or_default())
+}
+
+/// Reads the meter twice a second and keeps the mean of the window up to date in [`Metrics`].
+pub struct Sampler {
+    meter: Option<Box<dyn PowerMeter>>,
+    root: PathBuf,
+    clock: Arc<dyn Clock>,
+    last: Option<MonoTime>,
+    /// Energy and length of each interval of the window.
+    window: VecDeque<(Joules, Duration)>,
+    throttled_before: Option<u64>,
+    failing: bool,
+}
+
+impl Sampler {
+    /// Samples `meter`, and heat under the file-system root `root`.
+    pub fn new(meter: Option<Box<dyn PowerMeter>>, root: &Path, clock: Arc<dyn Clock>) -> Sampler {
+        Sampler {
+            meter,
+            root: root.to_owned(),
+            clock,
+            last: None,
+            window: VecDeque::with_capacity(32),
+            throttled_before: None,
+            failing: false,
+        }
+    }
+
+    /// What is measured, where anything is.
+    pub fn info(&self) -> Option<MeterInfo> {
+        self.meter.as_ref().map(|meter| meter.info())
+    }
+
+    /// Samples until `stop` disconnects.
+    pub fn run(&mut self, stop: &Receiver<()>, metrics: &Metrics) {
+        loop {
+            self.step(metrics);
+            if stop.recv_timeout(SAMPLE_EVERY) != Err(RecvTimeoutError::Timeout) {
+                return self.step(metrics);
+            }
+        }
+    }
+
+    /// One sample: power integrated over the real time since the last one.
+    pub fn step(&mut self, metrics: &Metrics) {
+        let mut heat = heat::read(&self.root);
+        let before = *self.throttled_before.get_or_insert(heat.throttled);
+        heat.throttled = heat.throttled.saturating_sub(before);
+        metrics.set_heat(heat);
+        let Some(meter) = &mut self.meter else { return };
+        let reading = match meter.read() {
+            Ok(reading) => reading,
+            Err(error) => {
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::warn!("{}", describe(&error));
+                }
+                return;
+            }
+        };
+        self.failing = false;
+        let now = self.clock.now();
+        let Some(elapsed) = self.last.replace(now).map(|last| now.since(last)) else {
+            return; // the first reading only starts the interval
+        };
+        let spent = match reading {
+            Reading::Power(watts) => watts.over(elapsed),
+            Reading::Energy(joules) => joules,
+        };
+        self.window.push_back((spent, elapsed));
+        let length = |window: &VecDeque<(Joules, Duration)>| {
+            window.iter().map(|&(_, time)| time).sum::<Duration>()
+        };
+        while self.window.len() > 1 && length(&self.window) - self.window[0].1 >= WINDOW {
+            self.window.pop_front();
+        }
+        let (total, time) = (
+            self.window.iter().map(|(joules, _)| joules.0).sum(),
+            length(&self.window),
+        );
+        if let Some(average) = Joules(total).per(time) {
+            metrics.set_power(average, spent, time, &meter.info());
+        }
+    }
+}
+
+/// A file's text without the newline or NUL at its end.
+fn text(path: &Path) -> Result<String, PowerError> {
+    let text = std::fs::read_to_string(path).map_err(|source| PowerError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(text.trim_end_matches(['\0', '\n']).to_owned())
+}
+
+/// A file's number.
+fn number(path: &Path) -> Result<f64, PowerError> {
+    let text = text(path)?;
+    text.trim().parse().map_err(|_| PowerError::Value {
+        path: path.to_owned(),
+        got: text,
+    })
+}
+
+/// Entries of a folder in name order; none where it does not exist.
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
+    found.sort();
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SimClock;
+
+    struct Fixed(Vec<Reading>);
+
+    impl PowerMeter for Fixed {
+        fn info(&self) -> MeterInfo {
+            MeterInfo {
+                source: "test",
+                scope: "board".to_owned(),
+            }
+        }
+
+        fn read(&mut self) -> Result<Reading, PowerError> {
+            Ok(self.0.remove(0))
+        }
+    }
+
+    #[test]
+    fn power_is_integrated_over_the_real_time_between_samples() {
+        let clock = Arc::new(SimClock::default());
+        let shared = Arc::clone(&clock) as Arc<dyn Clock>;
+        let metrics = Metrics::new(Arc::clone(&shared));
+        let readings = [0.0, 10.0, 40.0]
+            .map(|watts| Reading::Power(Watts(watts)))
+            .to_vec();
+        let mut sampler = Sampler::new(
+            Some(Box::new(Fixed(readings))),
+            Path::new("/nonexistent"),
+            shared,
+        );
+        sampler.step(&metrics);
+        assert_eq!(
+            metrics.snapshot().energy,
+            None,
+            "one reading is no interval"
+        );
+        clock.advance(Duration::from_secs(1));
+        sampler.step(&metrics);
+        clock.advance(Duration::from_secs(2));
+        sampler.step(&metrics);
+        let energy = metrics.snapshot().energy.unwrap();
+        assert_eq!(
+            (energy.average, energy.window),
+            (Watts(30.0), Duration::from_secs(3))
+        );
+        assert_eq!(metrics.totals().energy, Some(Joules(90.0)));
+    }
+}

@@ -1,8 +1,14 @@
 //! Where results go: the JSONL log, annotated pictures, the window.
 
+pub mod jsonl;
+pub mod overlay;
+pub mod save;
+pub mod window;
+
 use crate::frame::Frame;
 use crate::metrics::Snapshot;
 use crate::postprocess::Detection;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,4 +47,46 @@ pub struct Report {
     pub dropped: u64,
     /// Figures at this moment.
     pub stats: Arc<Snapshot>,
+}
+
+/// Class names by class id, shared.
+#[derive(Clone, Debug)]
+pub struct Labels(Arc<[String]>);
+
+impl Labels {
+    /// Names in class-id order.
+    pub fn new(names: &[String]) -> Labels {
+        Labels(names.into())
+    }
+
+    /// The name of a class.
+    pub fn name(&self, class_id: usize) -> &str {
+        self.0.get(class_id).map_or("unknown", String::as_str)
+    }
+}
+
+/// Why a sink cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    /// A file cannot be made or written.
+    #[error("cannot write {what} to '{}'", path.display())]
+    Write {
+        /// What was to be written.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A picture cannot be encoded.
+    #[error("cannot encode frame {frame} as JPEG")]
+    Encode {
+        /// Frame id.
+        frame: u64,
+        /// What the encoder said.
+        source: image::ImageError,
+    },
+    /// A clip cannot be written.
+    #[error(transparent)]
+    Clip(#[from] crate::avi::AviError),
 }

@@ -1,0 +1,398 @@
+//! A V4L2 camera.
+//!
+//! nokhwa lists the cameras; the stream itself is read through `v4l`, nokhwa's own Linux
+//! backend, because only there are a time-out, sequence numbers, the driver's error flag and
+//! by-id paths to be had. docs/decisions/camera.md has the comparison.
+
+use super::{CaptureError, CaptureOptions, Framer, Next, Source};
+use crate::decode::{DecodeError, frame_len, to_rgb};
+use crate::frame::{PixelFormat, Size};
+use nokhwa::utils::ApiBackend;
+use std::io;
+use std::path::{Path, PathBuf};
+use v4l::buffer::{Flags, Type};
+use v4l::frameinterval::FrameIntervalEnum;
+use v4l::framesize::FrameSizeEnum;
+use v4l::io::mmap::Stream;
+use v4l::io::traits::{CaptureStream, Stream as _};
+use v4l::video::Capture;
+use v4l::video::capture::Parameters;
+use v4l::{Device, Format, FourCC};
+
+/// Buffers that the driver fills in turn.
+const DRIVER_BUFFERS: u32 = 4;
+/// What a camera is asked for without a wish.
+const DEFAULT_SIZE: Size = Size::new(1280, 720);
+const DEFAULT_FPS: f64 = 30.0;
+
+/// Formats that can be decoded, cheapest first.
+const FORMATS: [(&[u8; 4], PixelFormat); 7] = [
+    (b"RGB3", PixelFormat::Rgb8),
+    (b"NV12", PixelFormat::Nv12),
+    (b"YUYV", PixelFormat::Yuyv),
+    (b"UYVY", PixelFormat::Uyvy),
+    (b"GREY", PixelFormat::Gray8),
+    (b"MJPG", PixelFormat::Mjpeg),
+    (b"JPEG", PixelFormat::Mjpeg),
+];
+
+/// One way in which a camera can send pictures.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mode {
+    /// The driver's four-character code.
+    pub fourcc: [u8; 4],
+    /// What it is decoded as.
+    pub format: PixelFormat,
+    /// Picture size.
+    pub size: Size,
+    /// Most frames per second.
+    pub fps: f64,
+}
+
+impl std::fmt::Display for Mode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} {} at {:.0} fps",
+            self.fourcc.escape_ascii(),
+            self.size,
+            self.fps
+        )
+    }
+}
+
+/// A camera as `doctor` lists it.
+#[derive(Clone, Debug)]
+pub struct CameraInfo {
+    /// The device path.
+    pub path: PathBuf,
+    /// What it calls itself.
+    pub name: String,
+    /// What it can send that can be decoded, or why it could not be asked.
+    pub modes: Result<Vec<Mode>, String>,
+}
+
+/// The cameras of this machine.
+pub fn list() -> Vec<CameraInfo> {
+    let found = nokhwa::query(ApiBackend::Video4Linux).unwrap_or_default();
+    let info = |camera: nokhwa::utils::CameraInfo| {
+        let path = PathBuf::from(format!("/dev/video{}", camera.index().as_index().ok()?));
+        let modes = Device::with_path(&path).and_then(|device| modes(&device, DEFAULT_SIZE));
+        Some(CameraInfo {
+            modes: modes.map_err(|e| explain(&e)),
+            name: camera.human_name(),
+            path,
+        })
+    };
+    found.into_iter().filter_map(info).collect()
+}
+
+/// A camera that streams.
+pub struct Camera {
+    name: String,
+    stream: Stream<'static>,
+    mode: Mode,
+    /// Bytes per row as the driver lays them out.
+    stride: usize,
+    framer: Framer,
+    /// The driver's number of the first frame.
+    first_sequence: Option<u32>,
+    rows: Vec<u8>,
+}
+
+impl Camera {
+    /// Opens a device path (links such as /dev/v4l/by-id/… are followed at every opening),
+    /// chooses a mode and starts the stream.
+    ///
+    /// # Errors
+    /// When the device is absent, busy, forbidden, or not a camera.
+    pub fn open(path: &Path, options: &CaptureOptions) -> Result<Camera, CaptureError> {
+        let name = path.display().to_string();
+        let fail = |e: io::Error| CaptureError::Camera {
+            device: path.display().to_string(),
+            reason: explain(&e),
+        };
+        let device = Device::with_path(path).map_err(fail)?;
+        let wish = options.size.unwrap_or(DEFAULT_SIZE);
+        let fps = options.fps.unwrap_or(DEFAULT_FPS);
+        let modes = modes(&device, wish).map_err(fail)?;
+        let chosen = choose(&modes, wish, fps).ok_or_else(|| CaptureError::Camera {
+            device: name.clone(),
+            reason: "offers no format that can be decoded (RGB3, NV12, YUYV, UYVY, GREY, MJPG): \
+                     it may be another node of the same camera, try the next number"
+                .to_owned(),
+        })?;
+        let (mode, stride) = apply(&device, chosen, fps).map_err(fail)?;
+        tracing::info!("camera '{name}': {mode} chosen of {}", summary(&modes));
+        let mut stream =
+            Stream::with_buffers(&device, Type::VideoCapture, DRIVER_BUFFERS).map_err(fail)?;
+        stream.set_timeout(options.timeout);
+        Ok(Camera {
+            name,
+            stream,
+            mode,
+            stride,
+            framer: Framer::new(options),
+            first_sequence: None,
+            rows: Vec::new(),
+        })
+    }
+}
+
+impl Source for Camera {
+    fn next(&mut self) -> Result<Next, CaptureError> {
+        let (bytes, meta) = self.stream.next().map_err(|e| CaptureError::Camera {
+            device: self.name.clone(),
+            reason: explain(&e),
+        })?;
+        let first = *self.first_sequence.get_or_insert(meta.sequence);
+        self.framer.next_id = u64::from(meta.sequence.wrapping_sub(first));
+        let number = self.framer.next_id;
+        let bytes = &bytes[..(meta.bytesused as usize).min(bytes.len())];
+        let (format, size, stride) = (self.mode.format, self.mode.size, self.stride);
+        let damaged = |source| CaptureError::Damaged {
+            frame: number,
+            name: self.name.clone(),
+            source,
+        };
+        if meta.flags.contains(Flags::ERROR) {
+            self.framer.next_id += 1;
+            return Err(damaged(DecodeError::Jpeg(
+                "the driver marked the frame as damaged".to_owned(),
+            )));
+        }
+        let rows = &mut self.rows;
+        self.framer
+            .frame(format, |pool| {
+                to_rgb(
+                    format,
+                    size,
+                    unpadded(bytes, format, size, stride, rows),
+                    pool,
+                )
+            })
+            .map(Next::Frame)
+            .map_err(damaged)
+    }
+
+    fn is_live(&self) -> bool {
+        true
+    }
+
+    fn describe(&self) -> String {
+        format!("{} ({})", self.name, self.mode)
+    }
+
+    fn fps(&self) -> Option<f64> {
+        Some(self.mode.fps)
+    }
+}
+
+impl Drop for Camera {
+    fn drop(&mut self) {
+        // v4l's own drop panics on errors other than ENODEV: stop here first, where failing is fine
+        if let Err(error) = self.stream.stop() {
+            tracing::debug!("stopping camera '{}': {error}", self.name);
+        }
+    }
+}
+
+/// Rows without the driver's padding; most drivers have none, and then nothing is copied.
+fn unpadded<'a>(
+    bytes: &'a [u8],
+    format: PixelFormat,
+    size: Size,
+    stride: usize,
+    rows: &'a mut Vec<u8>,
+) -> &'a [u8] {
+    let row = match format {
+        PixelFormat::Mjpeg => return bytes,
+        PixelFormat::Rgb8 => 3 * size.width as usize,
+        PixelFormat::Gray8 | PixelFormat::Nv12 => size.width as usize,
+        PixelFormat::Yuyv | PixelFormat::Uyvy => 2 * size.width as usize,
+    };
+    if stride <= row {
+        // some drivers report a whole page-rounded buffer as used
+        return &bytes[..frame_len(format, size).min(bytes.len())];
+    }
+    rows.clear();
+    for padded in bytes.chunks(stride).take(frame_len(format, size) / row) {
+        rows.extend_from_slice(&padded[..row.min(padded.len())]);
+    }
+    rows
+}
+
+/// Every mode that can be decoded. A camera with stepwise sizes is asked at `wish`.
+fn modes(device: &Device, wish: Size) -> io::Result<Vec<Mode>> {
+    let mut all = Vec::new();
+    for description in device.enum_formats()? {
+        let fourcc = description.fourcc.repr;
+        let Some(&(_, format)) = FORMATS.iter().find(|(code, _)| **code == fourcc) else {
+            continue;
+        };
+        for frame_size in device.enum_framesizes(description.fourcc)? {
+            let size = match frame_size.size {
+                FrameSizeEnum::Discrete(d) => Size::new(d.width, d.height),
+                FrameSizeEnum::Stepwise(s) => Size::new(
+                    wish.width.clamp(s.min_width, s.max_width),
+                    wish.height.clamp(s.min_height, s.max_height),
+                ),
+            };
+            let fps = fastest(device, description.fourcc, size);
+            all.push(Mode {
+                fourcc,
+                format,
+                size,
+                fps,
+            });
+        }
+    }
+    Ok(all)
+}
+
+/// Most frames per second at a size; drivers that do not say are taken at their word later.
+fn fastest(device: &Device, fourcc: FourCC, size: Size) -> f64 {
+    let intervals = device
+        .enum_frameintervals(fourcc, size.width, size.height)
+        .unwrap_or_default();
+    let rate = |interval: FrameIntervalEnum| match interval {
+        FrameIntervalEnum::Discrete(f) => f64::from(f.denominator) / f64::from(f.numerator.max(1)),
+        FrameIntervalEnum::Stepwise(s) => {
+            f64::from(s.min.denominator) / f64::from(s.min.numerator.max(1))
+        }
+    };
+    let fastest = intervals
+        .into_iter()
+        .map(|i| rate(i.interval))
+        .fold(0.0, f64::max);
+    if fastest > 0.0 { fastest } else { DEFAULT_FPS }
+}
+
+/// The mode nearest to the wish: size first, then rate, then the cheapest to decode.
+fn choose(modes: &[Mode], wish: Size, fps: f64) -> Option<&Mode> {
+    let cost = |mode: &Mode| {
+        let off = |a: u32, b: u32| (f64::from(a) / f64::from(b)).ln().abs();
+        let size = off(mode.size.width, wish.width) + off(mode.size.height, wish.height);
+        let too_slow = (fps / mode.fps).max(1.0).ln();
+        let decode = FORMATS
+            .iter()
+            .position(|(code, _)| **code == mode.fourcc)
+            .unwrap_or(FORMATS.len());
+        (size + too_slow, decode)
+    };
+    modes.iter().min_by(|a, b| {
+        let ((a_off, a_cost), (b_off, b_cost)) = (cost(a), cost(b));
+        // differences under 2 % are none: 30 against 29.97 fps must not decide
+        if (a_off - b_off).abs() < 0.02 {
+            a_cost.cmp(&b_cost)
+        } else {
+            a_off.total_cmp(&b_off)
+        }
+    })
+}
+
+/// Sets format and rate. The driver answers with what it really does, and that counts.
+fn apply(device: &Device, chosen: &Mode, fps: f64) -> io::Result<(Mode, usize)> {
+    let wanted = Format::new(
+        chosen.size.width,
+        chosen.size.height,
+        FourCC::new(&chosen.fourcc),
+    );
+    let got = device.set_format(&wanted)?;
+    if got.fourcc != wanted.fourcc {
+        return Err(io::Error::other(format!(
+            "asked for {} and the driver gave {}",
+            wanted.fourcc, got.fourcc
+        )));
+    }
+    let mut mode = chosen.clone();
+    mode.size = Size::new(got.width, got.height);
+    let rate = fps.min(chosen.fps).round().max(1.0) as u32;
+    match device.set_params(&Parameters::with_fps(rate)) {
+        Ok(params) if params.interval.numerator > 0 => {
+            mode.fps =
+                f64::from(params.interval.denominator) / f64::from(params.interval.numerator);
+        }
+        // cameras that cannot set a rate still stream
+        Ok(_) | Err(_) => {}
+    }
+    Ok((mode, got.stride as usize))
+}
+
+/// `YUYV, MJPG (12 modes)`.
+fn summary(modes: &[Mode]) -> String {
+    let mut codes: Vec<String> = modes
+        .iter()
+        .map(|mode| mode.fourcc.escape_ascii().to_string())
+        .collect();
+    codes.dedup();
+    format!("{} ({} modes)", codes.join(", "), modes.len())
+}
+
+/// What an error means for a person, and what to do.
+fn explain(error: &io::Error) -> String {
+    let hint = match error.raw_os_error() {
+        Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => {
+            "no such camera: is it plugged in? 'vovcam doctor' lists what there is"
+        }
+        Some(libc::EBUSY) => {
+            "busy: another program is using it ('fuser -v' on the device names it)"
+        }
+        Some(libc::EACCES | libc::EPERM) => {
+            "permission denied: add the user to the group 'video' and log in again"
+        }
+        Some(libc::ENOTTY | libc::EINVAL) => {
+            "not a camera, or it refuses the format: try another node"
+        }
+        Some(libc::EIO) => "input/output error: check cable and power of the camera",
+        _ if error.kind() == io::ErrorKind::TimedOut => "sent no frame in time (--camera-timeout)",
+        _ => return error.to_string(),
+    };
+    format!("{hint} ({error})")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(fourcc: &[u8; 4], width: u32, height: u32, fps: f64) -> Mode {
+        let format = FORMATS.iter().find(|(code, _)| *code == fourcc).unwrap().1;
+        Mode {
+            fourcc: *fourcc,
+            format,
+            size: Size::new(width, height),
+            fps,
+        }
+    }
+
+    #[test]
+    fn the_cheapest_format_that_meets_size_and_rate_wins() {
+        let webcam = [
+            mode(b"MJPG", 1280, 720, 30.0),
+            mode(b"MJPG", 640, 480, 30.0),
+            mode(b"YUYV", 640, 480, 29.97),
+            mode(b"YUYV", 1280, 720, 10.0),
+        ];
+        let pick = |w, h, fps| choose(&webcam, Size::new(w, h), fps).unwrap();
+        assert_eq!(pick(640, 480, 30.0), &webcam[2]);
+        assert_eq!(pick(1280, 720, 30.0), &webcam[0]);
+        assert_eq!(pick(1280, 720, 10.0), &webcam[3]);
+        assert_eq!(choose(&[], Size::new(1, 1), 1.0), None);
+    }
+
+    #[test]
+    fn row_padding_is_taken_out() {
+        let (size, mut rows) = (Size::new(2, 2), Vec::new());
+        let padded = [1, 2, 3, 4, 5, 6, 0, 0, 7, 8, 9, 10, 11, 12, 0, 0];
+        let tight = unpadded(&padded, PixelFormat::Rgb8, size, 8, &mut rows);
+        assert_eq!(tight, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
+    }
+
+    #[test]
+    fn errors_say_what_to_do() {
+        let text = |code| explain(&io::Error::from_raw_os_error(code));
+        assert!(text(libc::EACCES).contains("group 'video'"));
+        assert!(text(libc::EBUSY).contains("another program"));
+        assert!(text(libc::ENOENT).contains("vovcam doctor"));
+    }
+}

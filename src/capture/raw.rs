@@ -1,0 +1,170 @@
+//! Raw frames on standard input, as other programs pipe them: fixed-size frames of one pixel
+//! format, or JPEGs one after the other.
+
+use super::{CaptureError, CaptureOptions, Framer, Next, Source};
+use crate::decode::{frame_len, to_rgb};
+use crate::frame::{PixelFormat, Size};
+use std::io::{BufRead, BufReader, Read};
+
+/// A JPEG longer than this is a stream that lost its markers.
+const MAX_JPEG: usize = 64 << 20;
+
+/// Splits a byte stream into frames.
+pub struct RawSource {
+    input: BufReader<Box<dyn Read + Send>>,
+    format: PixelFormat,
+    size: Size,
+    bytes: Vec<u8>,
+    framer: Framer,
+    fps: Option<f64>,
+}
+
+impl RawSource {
+    /// Reads from `input`, in the size and format of `options`.
+    ///
+    /// # Errors
+    /// When the size is missing for a format that needs one.
+    pub fn open(
+        input: Box<dyn Read + Send>,
+        options: &CaptureOptions,
+    ) -> Result<RawSource, CaptureError> {
+        let format = options.format.unwrap_or(PixelFormat::Rgb8);
+        let size = match (options.size, format) {
+            (Some(size), _) => size,
+            (None, PixelFormat::Mjpeg) => Size::default(), // each JPEG brings its own
+            (None, _) => {
+                return Err(CaptureError::Unusable(format!(
+                    "raw {format} frames on standard input need their size: add '--size WIDTHxHEIGHT' \
+                     (and '--format' if they are not rgb8)"
+                )));
+            }
+        };
+        Ok(RawSource {
+            input: BufReader::with_capacity(1 << 16, input),
+            format,
+            size,
+            bytes: Vec::new(),
+            framer: Framer::new(options),
+            fps: options.fps,
+        })
+    }
+
+    /// Fills `bytes` with the next frame; `false` at the end.
+    fn read_frame(&mut self) -> std::io::Result<bool> {
+        if self.format == PixelFormat::Mjpeg {
+            return read_jpeg(&mut self.input, &mut self.bytes);
+        }
+        self.bytes.clear();
+        let len = frame_len(self.format, self.size) as u64;
+        self.input.by_ref().take(len).read_to_end(&mut self.bytes)?;
+        Ok(!self.bytes.is_empty())
+    }
+}
+
+impl Source for RawSource {
+    fn next(&mut self) -> Result<Next, CaptureError> {
+        let more = self.read_frame().map_err(|source| CaptureError::Read {
+            path: "-".into(),
+            source,
+        })?;
+        if !more {
+            return Ok(Next::End);
+        }
+        let (format, size, number) = (self.format, self.size, self.framer.next_id);
+        self.framer
+            .frame(format, |pool| to_rgb(format, size, &self.bytes, pool))
+            .map(Next::Frame)
+            .map_err(|source| CaptureError::Damaged {
+                frame: number,
+                name: "standard input".to_owned(),
+                source,
+            })
+    }
+
+    /// The writer can be held up: every frame counts.
+    fn is_live(&self) -> bool {
+        false
+    }
+
+    fn describe(&self) -> String {
+        format!("standard input ({} {})", self.size, self.format)
+    }
+
+    fn fps(&self) -> Option<f64> {
+        self.fps
+    }
+}
+
+/// Reads up to and including the next end-of-image marker.
+fn read_jpeg(input: &mut impl BufRead, jpeg: &mut Vec<u8>) -> std::io::Result<bool> {
+    jpeg.clear();
+    loop {
+        if input.read_until(0xd9, jpeg)? == 0 {
+            return Ok(!jpeg.is_empty());
+        }
+        if jpeg.ends_with(&[0xff, 0xd9]) || jpeg.len() > MAX_JPEG {
+            return Ok(true);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::test_options;
+
+    fn source(
+        bytes: Vec<u8>,
+        format: PixelFormat,
+        size: Option<Size>,
+    ) -> Result<RawSource, CaptureError> {
+        let options = CaptureOptions {
+            format: Some(format),
+            size,
+            ..test_options()
+        };
+        RawSource::open(Box::new(std::io::Cursor::new(bytes)), &options)
+    }
+
+    #[test]
+    fn a_short_last_frame_is_damaged_and_then_the_stream_ends() {
+        let mut source =
+            source(vec![7; 3 * 4 + 5], PixelFormat::Rgb8, Some(Size::new(2, 2))).unwrap();
+        assert!(
+            matches!(source.next(), Ok(Next::Frame(frame)) if frame.data.iter().all(|&v| v == 7))
+        );
+        assert!(matches!(source.next(), Err(error) if error.is_damaged_frame()));
+        assert!(matches!(source.next(), Ok(Next::End)));
+    }
+
+    #[test]
+    fn raw_frames_without_a_size_say_what_to_add() {
+        let error = source(vec![], PixelFormat::Nv12, None)
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(error.contains("--size WIDTHxHEIGHT"), "{error}");
+    }
+
+    #[test]
+    fn jpegs_are_split_at_their_ends() {
+        let mut stream = Vec::new();
+        for side in [16u32, 24] {
+            image::codecs::jpeg::JpegEncoder::new(&mut stream)
+                .encode(
+                    &vec![50; (3 * side * side) as usize],
+                    side,
+                    side,
+                    image::ExtendedColorType::Rgb8,
+                )
+                .unwrap();
+        }
+        let mut source = source(stream, PixelFormat::Mjpeg, None).unwrap();
+        for side in [16, 24] {
+            assert!(
+                matches!(source.next(), Ok(Next::Frame(frame)) if frame.size == Size::new(side, side))
+            );
+        }
+        assert!(matches!(source.next(), Ok(Next::End)));
+    }
+}

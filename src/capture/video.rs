@@ -1,0 +1,71 @@
+//! A Motion-JPEG AVI clip, every frame in order.
+
+use super::{CaptureError, CaptureOptions, Framer, Next, Source};
+use crate::avi::AviReader;
+use crate::decode::to_rgb;
+use crate::frame::{PixelFormat, Size};
+use std::path::Path;
+
+/// Reads and decodes a clip.
+pub struct ClipSource {
+    name: String,
+    reader: AviReader,
+    jpeg: Vec<u8>,
+    framer: Framer,
+}
+
+impl ClipSource {
+    /// Opens a clip.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is no AVI, or holds another codec.
+    pub fn open(path: &Path, options: &CaptureOptions) -> Result<ClipSource, CaptureError> {
+        Ok(ClipSource {
+            name: path.display().to_string(),
+            reader: AviReader::open(path)?,
+            jpeg: Vec::new(),
+            framer: Framer::new(options),
+        })
+    }
+
+    /// Frame size as the clip's header states it.
+    pub fn size(&self) -> Size {
+        self.reader.size()
+    }
+}
+
+impl Source for ClipSource {
+    fn next(&mut self) -> Result<Next, CaptureError> {
+        if !self.reader.next_jpeg(&mut self.jpeg)? {
+            return Ok(Next::End);
+        }
+        let (size, number) = (self.reader.size(), self.framer.next_id);
+        self.framer
+            .frame(PixelFormat::Mjpeg, |pool| {
+                to_rgb(PixelFormat::Mjpeg, size, &self.jpeg, pool)
+            })
+            .map(Next::Frame)
+            .map_err(|source| CaptureError::Damaged {
+                frame: number,
+                name: self.name.clone(),
+                source,
+            })
+    }
+
+    fn is_live(&self) -> bool {
+        false
+    }
+
+    fn describe(&self) -> String {
+        format!(
+            "{} ({}, {} fps, MJPG)",
+            self.name,
+            self.reader.size(),
+            self.reader.fps()
+        )
+    }
+
+    fn fps(&self) -> Option<f64> {
+        Some(self.reader.fps())
+    }
+}

@@ -1,0 +1,162 @@
+//! The command line: one file a body.
+
+mod detect;
+mod doctor;
+mod run;
+
+use crate::config::{ConfigError, Settings};
+use crate::detector::{Detector, DetectorOptions};
+use crate::engine::EngineError;
+use crate::weights::{Model, ModelError};
+use clap::{Parser, Subcommand};
+use std::error::Error;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Camera object detection with VoVNet-27-slim: boxes, JSONL, live FPS and joules per frame.
+#[derive(Debug, Parser)]
+#[command(name = "vovcam", version, args_conflicts_with_subcommands = true, after_help = AFTER_HELP)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: RunArgs,
+    /// More log lines on stderr; twice for all
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub verbose: u8,
+}
+
+const AFTER_HELP: &str = "\
+Exit codes: 0 stopped or done, 1 the run failed, 2 usage, 66 a model, clip or picture is missing
+or bad, 69 no camera (with --no-retry), 78 configuration.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Detect on a camera, clip or folder until it ends or Ctrl-C (the default)
+    Run(RunArgs),
+    /// Detect on single pictures
+    Detect(detect::DetectArgs),
+    /// Check camera, model, engine, power meter and display, and say how to fix what is missing
+    Doctor(doctor::DoctorArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct RunArgs {
+    /// Settings file; the command line wins over it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// An error with its exit code, printed as one chain.
+#[derive(Debug)]
+pub struct Failure {
+    /// The process exit code.
+    pub code: u8,
+    error: Box<dyn Error + Send + Sync>,
+}
+
+/// The run failed.
+pub(crate) const RUN_FAILED: u8 = 1;
+/// Wrong command line.
+pub(crate) const USAGE: u8 = 2;
+/// A model, clip or picture is missing or bad (sysexits EX_NOINPUT).
+pub(crate) const NO_INPUT: u8 = 66;
+/// No camera (sysexits EX_UNAVAILABLE).
+pub(crate) const NO_CAMERA: u8 = 69;
+/// Bad configuration (sysexits EX_CONFIG).
+pub(crate) const CONFIG: u8 = 78;
+
+impl Failure {
+    pub(crate) fn new(code: u8, error: impl Into<Box<dyn Error + Send + Sync>>) -> Failure {
+        Failure {
+            code,
+            error: error.into(),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.error)?;
+        let mut cause = self.error.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+impl From<ModelError> for Failure {
+    fn from(error: ModelError) -> Failure {
+        Failure::new(NO_INPUT, error)
+    }
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Failure {
+        Failure::new(RUN_FAILED, error)
+    }
+}
+
+impl Cli {
+    /// Runs the chosen command to its end.
+    ///
+    /// # Errors
+    /// What went wrong, with the exit code.
+    pub fn run(self) -> Result<(), Failure> {
+        match self.command {
+            None => run::run(self.run),
+            Some(Command::Run(args)) => run::run(args),
+            Some(Command::Detect(args)) => detect::run(args),
+            Some(Command::Doctor(args)) => doctor::run(&args),
+        }
+    }
+}
+
+impl RunArgs {
+    /// The command line over the settings file, checked.
+    fn merged(self) -> Result<Settings, Failure> {
+        let in_file = self.config.is_some();
+        let file = match &self.config {
+            Some(path) => Settings::load(path).map_err(|e| Failure::new(CONFIG, e))?,
+            None => Settings::default(),
+        };
+        let settings = self.settings.or(file);
+        settings
+            .validate()
+            .map_err(|e| config_failure(e, in_file))?;
+        Ok(settings)
+    }
+}
+
+/// A bad value is the configuration's fault where there is one, else the command line's.
+fn config_failure(error: ConfigError, in_file: bool) -> Failure {
+    Failure::new(if in_file { CONFIG } else { USAGE }, error)
+}
+
+/// The model named, or the one built in.
+fn load_model(path: Option<&Path>) -> Result<Model, ModelError> {
+    match path {
+        Some(path) => Model::load(path),
+        None => Model::bundled(),
+    }
+}
+
+/// Model and detector for these settings.
+fn load_detector(settings: &Settings, in_file: bool) -> Result<(Model, Detector), Failure> {
+    let model = load_model(settings.model.as_deref())?;
+    let thresholds = settings
+        .thresholds(&model.manifest)
+        .map_err(|e| config_failure(e, in_file))?;
+    let options = DetectorOptions {
+        engine: settings.engine.unwrap_or_default(),
+        threads: settings.threads.unwrap_or(0),
+        input: settings.input,
+        thresholds: Some(thresholds),
+    };
+    let detector = Detector::new(&model, &options)?;
+    Ok((model, detector))
+}

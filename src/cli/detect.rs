@@ -1,0 +1,177 @@
+//! `vovcam detect`: single pictures.
+
+use super::{Failure, NO_INPUT, RUN_FAILED, load_detector};
+use crate::clock::{Clock, SystemClock};
+use crate::config::Settings;
+use crate::decode::load_image;
+use crate::detector::{Detector, InputSize};
+use crate::engine::EngineChoice;
+use crate::frame::{Frame, PixelFormat};
+use crate::metrics::Snapshot;
+use crate::sink::jsonl::JsonlWriter;
+use crate::sink::overlay::Overlay;
+use crate::sink::save::Saver;
+use crate::sink::{Labels, Report};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct DetectArgs {
+    /// Pictures: JPEG, PNG, WebP or BMP
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<PathBuf>,
+    /// One JSON line a picture on standard output
+    #[arg(long)]
+    json: bool,
+    /// Save annotated pictures to this folder
+    #[arg(long, value_name = "DIR")]
+    save: Option<PathBuf>,
+    /// Model manifest or weights [default: the model built in]
+    #[arg(long, value_name = "PATH")]
+    model: Option<PathBuf>,
+    /// What runs the network [default: auto]
+    #[arg(long, value_enum)]
+    engine: Option<EngineChoice>,
+    /// CPU threads for the network, 0 = one a core [default: 0]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Input size of the network: its long side, or both
+    #[arg(long, value_name = "SIDE|WxH")]
+    input: Option<InputSize>,
+    /// Least score, for all classes or some: '0.4', 'person=0.6,car=0.3'
+    #[arg(long, value_name = "SCORE")]
+    threshold: Option<crate::config::ThresholdSpec>,
+    /// Only these classes, by name: 'person,car'
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    classes: Option<Vec<String>>,
+}
+
+pub(super) fn run(args: DetectArgs) -> Result<(), Failure> {
+    let settings = Settings {
+        model: args.model,
+        engine: args.engine,
+        threads: args.threads,
+        input: args.input,
+        threshold: args.threshold,
+        classes: args.classes,
+        ..Settings::default()
+    };
+    settings
+        .validate()
+        .map_err(|e| super::config_failure(e, false))?;
+    let (model, mut detector) = load_detector(&settings, false)?;
+    let labels = Labels::new(&model.manifest.classes);
+    let mut outputs = Outputs {
+        json: args
+            .json
+            .then(|| JsonlWriter::to(Box::new(std::io::stdout()))),
+        save: args
+            .save
+            .as_deref()
+            .map(|path| Saver::create(path, None))
+            .transpose()
+            .map_err(|e| Failure::new(RUN_FAILED, e))?,
+        overlay: Overlay::new(labels.clone()),
+        labels,
+    };
+    let clock = SystemClock::shared();
+    let mut bad = 0;
+    for (number, path) in args.images.iter().enumerate() {
+        match read(path, number as u64, clock.as_ref()) {
+            Ok(frame) => outputs.write(path, detect(&mut detector, frame, clock.as_ref())?)?,
+            Err(error) => {
+                bad += 1;
+                eprintln!("vovcam: {error}");
+            }
+        }
+    }
+    match bad {
+        0 => Ok(()),
+        _ => Err(Failure::new(
+            NO_INPUT,
+            format!("{bad} of {} pictures could not be read", args.images.len()),
+        )),
+    }
+}
+
+fn read(path: &Path, id: u64, clock: &dyn Clock) -> Result<Frame, Failure> {
+    let (captured, wall, began) = (clock.now(), clock.wall(), Instant::now());
+    let (size, rgb) = load_image(path).map_err(|e| Failure::new(NO_INPUT, e))?;
+    Ok(Frame {
+        id,
+        captured,
+        wall,
+        size,
+        format: PixelFormat::Rgb8,
+        decode: began.elapsed(),
+        name: path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned()),
+        data: rgb.into(),
+    })
+}
+
+fn detect(detector: &mut Detector, frame: Frame, clock: &dyn Clock) -> Result<Report, Failure> {
+    let mut detections = Vec::new();
+    let mut times = detector
+        .detect(&frame, &mut detections)
+        .map_err(|e| Failure::new(RUN_FAILED, e))?;
+    times.age = clock.now().since(frame.captured);
+    Ok(Report {
+        frame: Arc::new(frame),
+        detections,
+        times,
+        dropped: 0,
+        stats: Arc::new(Snapshot::default()),
+    })
+}
+
+struct Outputs {
+    json: Option<JsonlWriter>,
+    save: Option<Saver>,
+    overlay: Overlay,
+    labels: Labels,
+}
+
+impl Outputs {
+    fn write(&mut self, path: &Path, report: Report) -> Result<(), Failure> {
+        match &mut self.json {
+            Some(json) => json.frame(&report, &self.labels),
+            None => print(path, &report, &self.labels).map_err(|e| Failure::new(RUN_FAILED, e))?,
+        }
+        if let Some(saver) = &mut self.save {
+            let mut picture = report.frame.data.to_vec();
+            self.overlay
+                .boxes(&mut picture, report.frame.size, &report.detections);
+            saver
+                .write(&report.frame, &picture)
+                .map_err(|e| Failure::new(RUN_FAILED, e))?;
+        }
+        Ok(())
+    }
+}
+
+/// For people: one line a picture, one a detection.
+fn print(path: &Path, report: &Report, labels: &Labels) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    let ms = 1e3 * report.times.total().as_secs_f64();
+    writeln!(
+        out,
+        "{}: {}, {} objects, {ms:.0} ms",
+        path.display(),
+        report.frame.size,
+        report.detections.len()
+    )?;
+    for detection in &report.detections {
+        let [x, y, width, height] = detection.bbox.xywh();
+        let label = labels.name(detection.class_id);
+        writeln!(
+            out,
+            "  {label} {:.2} at {x:.0},{y:.0} size {width:.0}x{height:.0}",
+            detection.score
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,214 @@
+//! `vovcam run`: the main job.
+
+use super::{Failure, NO_CAMERA, NO_INPUT, RUN_FAILED, RunArgs, USAGE, load_detector};
+use crate::board::Board;
+use crate::capture::{self, CaptureError, CaptureOptions, SourceSpec};
+use crate::clock::SystemClock;
+use crate::config::Settings;
+use crate::detector::Detector;
+use crate::frame::Size;
+use crate::metrics::{Metrics, Totals};
+use crate::pipeline::{Pipeline, PipelineError, Stop};
+use crate::power::{self, MeterInfo, Sampler};
+use crate::sink::jsonl::{JsonlWriter, ModelRecord, PowerRecord, RunRecord, SCHEMA};
+use crate::sink::save::Saver;
+use crate::sink::window::Window;
+use crate::sink::{Labels, SinkError};
+use crate::weights::Model;
+use std::path::Path;
+use std::time::Duration;
+
+/// The camera that a run without a source tries.
+const FIRST_CAMERA: &str = "/dev/video0";
+/// Exit code of a process that was interrupted, by the shells' convention.
+const INTERRUPTED: i32 = 130;
+
+pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
+    let in_file = args.config.is_some();
+    let settings = args.merged()?;
+    let spec = source(&settings)?;
+    let (model, detector) = load_detector(&settings, in_file)?;
+    let stop = Stop::default();
+    stop_on_signals(&stop)?;
+    let pipeline = build(&settings, &spec, &model, detector, &stop)?;
+    let totals = pipeline.run(&stop).map_err(failure)?;
+    summarise(&totals);
+    Ok(())
+}
+
+/// The source that the settings name, or the first camera where there is one.
+fn source(settings: &Settings) -> Result<SourceSpec, Failure> {
+    match (&settings.device, &settings.source) {
+        (Some(device), _) => Ok(SourceSpec::camera(device)),
+        (None, Some(source)) => SourceSpec::parse(source).map_err(|e| Failure::new(USAGE, e)),
+        (None, None) if Path::new(FIRST_CAMERA).exists() => Ok(SourceSpec::camera(FIRST_CAMERA)),
+        (None, None) => Err(Failure::new(
+            NO_CAMERA,
+            format!(
+                "no source given and no camera at '{FIRST_CAMERA}': name a camera with '--device /dev/videoN', a clip \
+                 or folder with '--source PATH', or try '--source pattern'; 'vovcam doctor' lists cameras"
+            ),
+        )),
+    }
+}
+
+/// First signal: stop and drain. Second: leave at once.
+fn stop_on_signals(stop: &Stop) -> Result<(), Failure> {
+    let stop = stop.clone();
+    ctrlc::set_handler(move || {
+        if !stop.stop() {
+            std::process::exit(INTERRUPTED);
+        }
+        tracing::info!("stopping; again to leave at once");
+    })
+    .map_err(|e| Failure::new(RUN_FAILED, e))
+}
+
+fn build(
+    settings: &Settings,
+    spec: &SourceSpec,
+    model: &Model,
+    detector: Detector,
+    stop: &Stop,
+) -> Result<Pipeline, Failure> {
+    let clock = SystemClock::shared();
+    let options = CaptureOptions {
+        size: settings.size,
+        fps: settings.fps,
+        format: settings.format,
+        timeout: Duration::from_secs_f64(settings.camera_timeout.unwrap_or(5.0)),
+        retry: settings.no_retry != Some(true),
+        clock: clock.clone(),
+        stop: stop.signal().clone(),
+    };
+    let source = capture::open(spec, &options).map_err(|e| failure(e.into()))?;
+    let root = Path::new("/");
+    let sampler = Sampler::new(power::find(root, &mut Vec::new()), root, clock.clone());
+    let (described, engine, meter) = (source.describe(), detector.describe(), sampler.info());
+    tracing::info!("source: {described}");
+    tracing::info!(
+        "model: {} ({}); engine: {engine}",
+        model.manifest.name,
+        model.origin
+    );
+    let mut log = settings
+        .jsonl
+        .as_deref()
+        .map(JsonlWriter::create)
+        .transpose()
+        .map_err(sink_failure)?;
+    if let Some(log) = &mut log {
+        start_log(log, model, &described, &engine, meter.as_ref());
+    }
+    let save = settings
+        .save
+        .as_deref()
+        .map(|path| Saver::create(path, source.fps()))
+        .transpose();
+    Ok(Pipeline {
+        save: save.map_err(sink_failure)?,
+        window: window(settings),
+        labels: Labels::new(&model.manifest.classes),
+        metrics: Metrics::new(clock.clone()),
+        source,
+        detector,
+        log,
+        sampler,
+        clock,
+        max_frames: settings.max_frames,
+        stats_every: Duration::from_secs_f64(settings.stats_interval.unwrap_or(10.0)),
+    })
+}
+
+fn start_log(
+    log: &mut JsonlWriter,
+    model: &Model,
+    source: &str,
+    engine: &str,
+    meter: Option<&MeterInfo>,
+) {
+    let now = jiff::Timestamp::now();
+    log.run(&RunRecord {
+        schema: SCHEMA,
+        run_id: format!("{}-{}", now.as_millisecond(), std::process::id()),
+        ts: now,
+        version: env!("CARGO_PKG_VERSION"),
+        source,
+        model: ModelRecord {
+            name: &model.manifest.name,
+            sha256: &model.manifest.sha256,
+            input_size: model.manifest.input_size,
+        },
+        engine,
+        board: Board::read(Path::new("/")).as_ref(),
+        power: meter.map(|meter| PowerRecord {
+            source: meter.source,
+            scope: &meter.scope,
+        }),
+        classes: &model.manifest.classes,
+    });
+}
+
+/// A window unless headless; without a display the run goes on without one.
+fn window(settings: &Settings) -> Option<Window> {
+    if settings.headless == Some(true) {
+        return None;
+    }
+    let size = settings.size.unwrap_or(Size::new(960, 720));
+    Window::open("vovcam", size)
+        .map_err(|reason| tracing::info!("running headless: {reason}"))
+        .ok()
+}
+
+fn sink_failure(error: SinkError) -> Failure {
+    Failure::new(RUN_FAILED, error)
+}
+
+fn failure(error: PipelineError) -> Failure {
+    let code = match &error {
+        PipelineError::Capture(CaptureError::Camera { .. }) => NO_CAMERA,
+        PipelineError::Capture(CaptureError::Unusable(_)) => USAGE,
+        PipelineError::Capture(_) => NO_INPUT,
+        _ => RUN_FAILED,
+    };
+    Failure::new(code, error)
+}
+
+/// What a person wants to know at the end, on stderr: standard output may be the log.
+fn summarise(totals: &Totals) {
+    let ms = |spent: Duration| 1e3 * totals.mean(spent).as_secs_f64();
+    let spent = &totals.spent;
+    eprintln!(
+        "{} frames in {:.1} s, {}, {} objects",
+        totals.frames,
+        totals.elapsed.as_secs_f64(),
+        totals
+            .fps()
+            .map_or_else(|| "no speed".to_owned(), |fps| format!("{fps:.1} frames/s")),
+        totals.detections
+    );
+    eprintln!(
+        "mean ms a frame: decode {:.1}, preprocess {:.1}, network {:.1}, postprocess {:.1}",
+        ms(spent.decode),
+        ms(spent.preprocess),
+        ms(spent.inference),
+        ms(spent.postprocess)
+    );
+    let drops = totals.drops;
+    if drops != crate::metrics::Drops::default() {
+        eprintln!(
+            "lost: {} frames in the driver, {} replaced by newer ones, {} damaged; {} log lines",
+            drops.driver, drops.replaced, drops.damaged, drops.log
+        );
+    }
+    match (totals.energy, &totals.last.energy) {
+        (Some(joules), Some(energy)) if totals.frames > 0 => eprintln!(
+            "energy: {joules} in all, {:.3} J a frame, {} on average ({} by {})",
+            joules.0 / totals.frames as f64,
+            energy.average,
+            energy.scope,
+            energy.source
+        ),
+        _ => eprintln!("energy: no power meter"),
+    }
+}

@@ -1,0 +1,184 @@
+//! A frame in, detections out: preprocess, engine and postprocess in one reusable value.
+
+use crate::engine::{self, Engine, EngineChoice, EngineError, RawOutput};
+use crate::frame::{Frame, Size};
+use crate::postprocess::{Detection, Postprocessor, Thresholds};
+use crate::preprocess::{ModelInput, PreprocessError, Preprocessor, input_size_for};
+use crate::sink::StageTimes;
+use crate::weights::{Manifest, Model};
+use serde::{Deserialize, Serialize};
+use std::time::{Duration, Instant};
+
+/// How large the network's input is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "InputText")]
+pub enum InputSize {
+    /// The long side in pixels; the short side follows the frame's aspect.
+    LongSide(u32),
+    /// Both sides in pixels; the frame is letterboxed into it.
+    Exact(Size),
+}
+
+/// `640`, `"640"` or `"640x384"`, as configuration files write it.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum InputText {
+    Number(u32),
+    Text(String),
+}
+
+impl TryFrom<InputText> for InputSize {
+    type Error = String;
+
+    fn try_from(text: InputText) -> Result<InputSize, String> {
+        match text {
+            InputText::Number(side) => side.to_string().parse(),
+            InputText::Text(text) => text.parse(),
+        }
+    }
+}
+
+/// Inputs beyond this need more memory than small boards have.
+const MAX_INPUT_SIDE: u32 = 4096;
+
+impl std::str::FromStr for InputSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<InputSize, String> {
+        let (size, input) = match text.parse::<u32>() {
+            Ok(side) => (Size::new(side, side), InputSize::LongSide(side)),
+            Err(_) => {
+                let size: Size = text.parse()?;
+                (size, InputSize::Exact(size))
+            }
+        };
+        let fits = |side: u32| side > 0 && side.is_multiple_of(32) && side <= MAX_INPUT_SIDE;
+        match fits(size.width) && fits(size.height) {
+            true => Ok(input),
+            false => Err(format!(
+                "expected multiples of 32 up to {MAX_INPUT_SIDE}, such as '320' or '640x384', got '{text}'"
+            )),
+        }
+    }
+}
+
+/// How to build a [`Detector`].
+#[derive(Clone, Debug, Default)]
+pub struct DetectorOptions {
+    /// Which engine runs the network.
+    pub engine: EngineChoice,
+    /// CPU threads; 0 = one a core.
+    pub threads: usize,
+    /// Input size; `None` = the long side that the model was trained for.
+    pub input: Option<InputSize>,
+    /// Thresholds; `None` = the model's own for every class.
+    pub thresholds: Option<Thresholds>,
+}
+
+/// Why a frame could not be searched.
+#[derive(Debug, thiserror::Error)]
+pub enum DetectError {
+    /// The engine failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The frame could not be letterboxed.
+    #[error(transparent)]
+    Preprocess(#[from] PreprocessError),
+}
+
+/// Finds objects in frames of any size, reusing every buffer from frame to frame.
+pub struct Detector {
+    engine: Box<dyn Engine>,
+    preprocessor: Preprocessor,
+    postprocessor: Postprocessor,
+    input: ModelInput,
+    output: RawOutput,
+    input_size: InputSize,
+    multiple: u32,
+    thresholds: Thresholds,
+}
+
+impl Detector {
+    /// Prepares a model for detection.
+    ///
+    /// # Errors
+    /// When the engine asked for cannot run here.
+    pub fn new(model: &Model, options: &DetectorOptions) -> Result<Detector, EngineError> {
+        let manifest = &model.manifest;
+        let thresholds = options.thresholds.clone();
+        Ok(Detector {
+            engine: engine::load(options.engine, model, options.threads)?,
+            preprocessor: Preprocessor::new(manifest.pad_value),
+            postprocessor: Postprocessor::default(),
+            input: ModelInput::default(),
+            output: RawOutput::default(),
+            input_size: options
+                .input
+                .unwrap_or(InputSize::LongSide(manifest.input_size as u32)),
+            multiple: model.graph.max_stride() as u32,
+            thresholds: thresholds.unwrap_or_else(|| default_thresholds(manifest)),
+        })
+    }
+
+    /// The engine's kernels, precision and threads, for the start-up log.
+    pub fn describe(&self) -> String {
+        self.engine.describe()
+    }
+
+    /// The network's input size for frames of `frame` pixels.
+    pub fn input_size(&self, frame: Size) -> Size {
+        match self.input_size {
+            InputSize::Exact(size) => size,
+            InputSize::LongSide(side) => input_size_for(frame, side, self.multiple),
+        }
+    }
+
+    /// Replaces the thresholds from the next frame on.
+    pub fn set_thresholds(&mut self, thresholds: Thresholds) {
+        self.thresholds = thresholds;
+    }
+
+    /// Writes the frame's detections, best score first, and says where the time went
+    /// (`age` is the caller's to fill in).
+    ///
+    /// # Errors
+    /// When the frame does not fit its own size, or the engine fails.
+    pub fn detect(
+        &mut self,
+        frame: &Frame,
+        detections: &mut Vec<Detection>,
+    ) -> Result<StageTimes, DetectError> {
+        let mut lap = Lap(Instant::now());
+        let size = self.input_size(frame.size);
+        self.preprocessor.letterbox(frame, size, &mut self.input)?;
+        let preprocess = lap.split();
+        self.engine.infer(&self.input, &mut self.output)?;
+        let inference = lap.split();
+        let letterbox = &self.input.letterboxes[0];
+        self.postprocessor
+            .run(&self.output, 0, letterbox, &self.thresholds, detections);
+        Ok(StageTimes {
+            decode: frame.decode,
+            preprocess,
+            inference,
+            postprocess: lap.split(),
+            age: Duration::ZERO,
+        })
+    }
+}
+
+/// The model's own thresholds, the same for every class.
+pub fn default_thresholds(manifest: &Manifest) -> Thresholds {
+    let defaults = manifest.thresholds;
+    Thresholds::uniform(manifest.classes.len(), defaults.score, defaults.nms_iou)
+}
+
+/// A stopwatch that starts its next lap when it is read.
+struct Lap(Instant);
+
+impl Lap {
+    fn split(&mut self) -> Duration {
+        let now = Instant::now();
+        now - std::mem::replace(&mut self.0, now)
+    }
+}

@@ -1,1 +1,0 @@
-//! Average precision as COCO and PASCAL VOC define it.

@@ -1,0 +1,57 @@
+//! A PC's NVIDIA card, through the driver's own library, loaded at run time.
+//! On Jetson boards NVML does not tell the power: the INA sensors do.
+
+use super::{MeterInfo, PowerError, PowerMeter, Reading};
+use crate::units::{Joules, Watts};
+use nvml_wrapper::Nvml;
+
+struct Card {
+    nvml: Nvml,
+    /// The last value of the energy counter in mJ; `None` where the card has no counter.
+    counter: Option<u64>,
+}
+
+/// The first card, where there is a driver and it tells the power.
+///
+/// # Errors
+/// When there is a driver that refuses.
+pub fn find() -> Result<Option<Box<dyn PowerMeter>>, PowerError> {
+    // no library: no NVIDIA driver, which is nothing to report
+    let Ok(nvml) = Nvml::init() else {
+        return Ok(None);
+    };
+    let Ok(device) = nvml.device_by_index(0) else {
+        return Ok(None);
+    };
+    let counter = device.total_energy_consumption().ok();
+    if counter.is_none()
+        && let Err(error) = device.power_usage()
+    {
+        return Err(PowerError::Driver(error.to_string()));
+    }
+    Ok(Some(Box::new(Card { nvml, counter })))
+}
+
+impl PowerMeter for Card {
+    fn info(&self) -> MeterInfo {
+        MeterInfo {
+            source: "nvml",
+            scope: "gpu-board".to_owned(),
+        }
+    }
+
+    fn read(&mut self) -> Result<Reading, PowerError> {
+        let driver = |e: nvml_wrapper::error::NvmlError| PowerError::Driver(e.to_string());
+        let device = self.nvml.device_by_index(0).map_err(driver)?;
+        Ok(match &mut self.counter {
+            Some(last) => {
+                let now = device.total_energy_consumption().map_err(driver)?;
+                let spent = now.saturating_sub(std::mem::replace(last, now));
+                Reading::Energy(Joules(1e-3 * spent as f64))
+            }
+            None => Reading::Power(Watts(
+                1e-3 * f64::from(device.power_usage().map_err(driver)?),
+            )),
+        })
+    }
+}

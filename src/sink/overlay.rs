@@ -1,0 +1,308 @@
+//! Boxes, labels and live figures drawn into a frame's own RGB bytes.
+
+use super::Labels;
+use crate::frame::Size;
+use crate::metrics::Snapshot;
+use crate::postprocess::{AreaClass, Detection};
+use embedded_graphics::Drawable;
+use embedded_graphics::draw_target::DrawTarget;
+use embedded_graphics::geometry::{OriginDimensions, Point};
+use embedded_graphics::mono_font::ascii::{FONT_6X10, FONT_9X15_BOLD, FONT_10X20};
+use embedded_graphics::mono_font::{MonoFont, MonoTextStyle};
+use embedded_graphics::pixelcolor::{Rgb888, RgbColor};
+use embedded_graphics::primitives::Rectangle;
+use embedded_graphics::text::{Baseline, Text};
+use std::convert::Infallible;
+use std::fmt::Write;
+
+/// One colour a class, told apart by colour-blind people as well (Okabe and Ito 2008, then
+/// lighter and darker variants); classes beyond the list start again.
+const COLOURS: [[u8; 3]; 12] = [
+    [230, 159, 0],
+    [86, 180, 233],
+    [0, 158, 115],
+    [240, 228, 66],
+    [0, 114, 178],
+    [213, 94, 0],
+    [204, 121, 167],
+    [170, 255, 195],
+    [255, 215, 180],
+    [128, 128, 255],
+    [255, 105, 97],
+    [200, 200, 200],
+];
+const TAG_TEXT: Rgb888 = Rgb888::new(0, 0, 0);
+const STATUS_TEXT: Rgb888 = Rgb888::new(255, 255, 255);
+
+/// Draws reports into pictures; keeps its text buffer from frame to frame.
+pub struct Overlay {
+    labels: Labels,
+    text: String,
+}
+
+impl Overlay {
+    /// An overlay with these class names.
+    pub fn new(labels: Labels) -> Overlay {
+        Overlay {
+            labels,
+            text: String::with_capacity(128),
+        }
+    }
+
+    /// Draws into `rgb`, packed RGB of `size`.
+    pub fn draw(&mut self, rgb: &mut [u8], size: Size, detections: &[Detection], stats: &Snapshot) {
+        self.boxes(rgb, size, detections);
+        self.status(&mut Canvas { rgb, size }, &Style::for_size(size), stats);
+    }
+
+    /// Draws the boxes alone, as single pictures want it.
+    pub fn boxes(&mut self, rgb: &mut [u8], size: Size, detections: &[Detection]) {
+        let style = Style::for_size(size);
+        let mut canvas = Canvas { rgb, size };
+        // the best score last, so that it is on top
+        for detection in detections.iter().rev() {
+            self.detection(&mut canvas, &style, detection);
+        }
+    }
+
+    fn detection(&mut self, canvas: &mut Canvas<'_>, style: &Style, detection: &Detection) {
+        let colour = COLOURS[detection.class_id % COLOURS.len()];
+        let bbox = detection.bbox;
+        let (x0, y0) = (bbox.x0() as i32, bbox.y0() as i32);
+        let (x1, y1) = (bbox.x1().ceil() as i32, bbox.y1().ceil() as i32);
+        let small = bbox.area_class() == AreaClass::Small;
+        if small {
+            // a whole outline would hide a small object: brackets a little outside its corners
+            canvas.brackets((x0 - 2, y0 - 2, x1 + 2, y1 + 2), style.line, colour);
+        } else {
+            canvas.outline((x0, y0, x1, y1), style.line, colour);
+        }
+        self.text.clear();
+        let mark = if small { " s" } else { "" };
+        // writing to a String cannot fail
+        let _ = write!(
+            self.text,
+            "{} {:.2}{mark}",
+            self.labels.name(detection.class_id),
+            detection.score
+        );
+        let (width, height) = style.extent(&self.text);
+        let above = y0 - height - style.line;
+        let y = if above >= 0 { above } else { y1 + style.line }
+            .clamp(0, (canvas.size.height as i32 - height).max(0));
+        let x = x0.clamp(0, (canvas.size.width as i32 - width).max(0));
+        canvas.fill((x, y, x + width, y + height), colour);
+        canvas.text(&self.text, (x + 2, y + 1), style.font, TAG_TEXT);
+    }
+
+    /// `24.9 fps  p95 41 ms  27.3 W  0.91 J/frame  dropped 3` on a dark bar.
+    fn status(&mut self, canvas: &mut Canvas<'_>, style: &Style, stats: &Snapshot) {
+        self.text.clear();
+        let _ = match stats.fps {
+            Some(fps) => write!(self.text, "{fps:.1} fps"),
+            None => write!(self.text, "- fps"),
+        };
+        if let Some(p95) = stats.latency_p95 {
+            let _ = write!(self.text, "  p95 {:.0} ms", 1e3 * p95.as_secs_f64());
+        }
+        let _ = match &stats.energy {
+            Some(energy) => match energy.per_frame {
+                Some(joules) => write!(self.text, "  {}  {joules}/frame", energy.average),
+                None => write!(self.text, "  {}", energy.average),
+            },
+            None => write!(self.text, "  no power meter"),
+        };
+        let dropped = stats.drops.driver + stats.drops.replaced + stats.drops.damaged;
+        if dropped > 0 {
+            let _ = write!(self.text, "  dropped {dropped}");
+        }
+        let (width, height) = style.extent(&self.text);
+        canvas.darken((0, 0, width + 4, height + 2));
+        canvas.text(&self.text, (4, 2), style.font, STATUS_TEXT);
+    }
+}
+
+/// Sizes that suit a frame: readable on a 320 px picture and on a 1920 px one.
+struct Style {
+    font: &'static MonoFont<'static>,
+    line: i32,
+}
+
+impl Style {
+    fn for_size(size: Size) -> Style {
+        let (font, line) = match size.width {
+            0..=479 => (&FONT_6X10, 1),
+            480..=1439 => (&FONT_9X15_BOLD, 2),
+            _ => (&FONT_10X20, 3),
+        };
+        Style { font, line }
+    }
+
+    /// Width and height of a tag around one line of text.
+    fn extent(&self, text: &str) -> (i32, i32) {
+        let cell = self.font.character_size;
+        (
+            text.chars().count() as i32 * cell.width as i32 + 4,
+            cell.height as i32 + 2,
+        )
+    }
+}
+
+/// Corners of a rectangle in pixels, half-open.
+type Corners = (i32, i32, i32, i32);
+
+struct Canvas<'a> {
+    rgb: &'a mut [u8],
+    size: Size,
+}
+
+impl Canvas<'_> {
+    /// The part of every row of the rectangle that is inside the picture.
+    fn rows(&mut self, (x0, y0, x1, y1): Corners, mut each: impl FnMut(&mut [u8])) {
+        let clamp = |v: i32, limit: u32| v.clamp(0, limit as i32) as usize;
+        let (x0, x1) = (clamp(x0, self.size.width), clamp(x1, self.size.width));
+        let (y0, y1) = (clamp(y0, self.size.height), clamp(y1, self.size.height));
+        let stride = 3 * self.size.width as usize;
+        if x0 < x1 {
+            (y0..y1).for_each(|y| each(&mut self.rgb[y * stride + 3 * x0..y * stride + 3 * x1]));
+        }
+    }
+
+    fn fill(&mut self, corners: Corners, colour: [u8; 3]) {
+        self.rows(corners, |row| {
+            row.chunks_exact_mut(3)
+                .for_each(|pixel| pixel.copy_from_slice(&colour))
+        });
+    }
+
+    fn darken(&mut self, corners: Corners) {
+        self.rows(corners, |row| row.iter_mut().for_each(|value| *value /= 4));
+    }
+
+    fn outline(&mut self, (x0, y0, x1, y1): Corners, line: i32, colour: [u8; 3]) {
+        self.fill((x0, y0, x1, y0 + line), colour);
+        self.fill((x0, y1 - line, x1, y1), colour);
+        self.fill((x0, y0, x0 + line, y1), colour);
+        self.fill((x1 - line, y0, x1, y1), colour);
+    }
+
+    fn brackets(&mut self, (x0, y0, x1, y1): Corners, line: i32, colour: [u8; 3]) {
+        let (arm_x, arm_y) = (((x1 - x0) / 3).max(line + 1), ((y1 - y0) / 3).max(line + 1));
+        for (y, rows) in [(y0, (y0, y0 + arm_y)), (y1 - line, (y1 - arm_y, y1))] {
+            self.fill((x0, y, x0 + arm_x, y + line), colour);
+            self.fill((x1 - arm_x, y, x1, y + line), colour);
+            self.fill((x0, rows.0, x0 + line, rows.1), colour);
+            self.fill((x1 - line, rows.0, x1, rows.1), colour);
+        }
+    }
+
+    fn text(&mut self, text: &str, (x, y): (i32, i32), font: &MonoFont<'_>, colour: Rgb888) {
+        let style = MonoTextStyle::new(font, colour);
+        let Ok(_) = Text::with_baseline(text, Point::new(x, y), style, Baseline::Top).draw(self);
+    }
+}
+
+impl OriginDimensions for Canvas<'_> {
+    fn size(&self) -> embedded_graphics::geometry::Size {
+        embedded_graphics::geometry::Size::new(self.size.width, self.size.height)
+    }
+}
+
+impl DrawTarget for Canvas<'_> {
+    type Color = Rgb888;
+    type Error = Infallible;
+
+    fn draw_iter<I>(&mut self, pixels: I) -> Result<(), Infallible>
+    where
+        I: IntoIterator<Item = embedded_graphics::Pixel<Rgb888>>,
+    {
+        for embedded_graphics::Pixel(point, colour) in pixels {
+            self.fill(
+                (point.x, point.y, point.x + 1, point.y + 1),
+                [colour.r(), colour.g(), colour.b()],
+            );
+        }
+        Ok(())
+    }
+
+    fn fill_solid(&mut self, area: &Rectangle, colour: Rgb888) -> Result<(), Infallible> {
+        let (corner, size) = (area.top_left, area.size);
+        let far = (corner.x + size.width as i32, corner.y + size.height as i32);
+        self.fill(
+            (corner.x, corner.y, far.0, far.1),
+            [colour.r(), colour.g(), colour.b()],
+        );
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postprocess::BBox;
+
+    const SIZE: Size = Size::new(640, 480);
+
+    fn drawn(boxes: &[[f32; 4]]) -> Vec<u8> {
+        let names: Vec<String> = ["person", "car"].map(String::from).to_vec();
+        let detections: Vec<Detection> = boxes
+            .iter()
+            .map(|&[x0, y0, x1, y1]| Detection {
+                class_id: 0,
+                score: 0.5,
+                bbox: BBox::clamped(x0, y0, x1, y1, SIZE),
+            })
+            .collect();
+        let mut rgb = vec![50; 3 * SIZE.area()];
+        Overlay::new(Labels::new(&names)).draw(&mut rgb, SIZE, &detections, &Snapshot::default());
+        rgb
+    }
+
+    fn pixel(rgb: &[u8], x: usize, y: usize) -> [u8; 3] {
+        let at = 3 * (y * SIZE.width as usize + x);
+        [rgb[at], rgb[at + 1], rgb[at + 2]]
+    }
+
+    #[test]
+    fn a_large_box_has_a_closed_outline_and_an_untouched_inside() {
+        let rgb = drawn(&[[100.0, 100.0, 300.0, 400.0]]);
+        for (x, y) in [(100, 100), (200, 100), (299, 250), (150, 399), (100, 250)] {
+            assert_eq!(pixel(&rgb, x, y), COLOURS[0], "{x},{y}");
+        }
+        assert_eq!(pixel(&rgb, 200, 250), [50; 3]);
+        // the tag above the box holds its colour and black letters
+        let tag: Vec<[u8; 3]> = (100..190).map(|x| pixel(&rgb, x, 90)).collect();
+        assert!(tag.contains(&COLOURS[0]) && tag.contains(&[0; 3]));
+    }
+
+    #[test]
+    fn a_small_box_has_brackets_only() {
+        let rgb = drawn(&[[200.0, 200.0, 224.0, 224.0]]);
+        assert_eq!(pixel(&rgb, 198, 198), COLOURS[0]);
+        assert_eq!(
+            pixel(&rgb, 212, 198),
+            [50; 3],
+            "the middle of the top side is open"
+        );
+        assert_eq!(pixel(&rgb, 212, 212), [50; 3]);
+    }
+
+    #[test]
+    fn tags_stay_inside_the_frame() {
+        let rgb = drawn(&[[600.0, 0.0, 640.0, 60.0], [0.0, 440.0, 20.0, 480.0]]);
+        assert_eq!(
+            pixel(&rgb, 639, 70),
+            COLOURS[0],
+            "no room above: the tag is below, moved left"
+        );
+        assert_eq!(pixel(&rgb, 1, 425), COLOURS[0]);
+    }
+
+    #[test]
+    fn the_status_line_is_white_on_dark() {
+        let rgb = drawn(&[]);
+        let line: Vec<[u8; 3]> = (0..60).map(|x| pixel(&rgb, x, 8)).collect();
+        assert!(line.contains(&[255; 3]) && line.contains(&[12; 3]));
+        assert_eq!(pixel(&rgb, 600, 8), [50; 3]);
+    }
+}
