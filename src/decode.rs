@@ -4,7 +4,8 @@
 //! its default SMPTE 170M colour space; JPEG is BT.601 with full range, which its decoder knows.
 
 use crate::frame::{FramePool, PixelFormat, PooledBuf, Size};
-use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use yuv::{YuvBiPlanarImage, YuvConversionMode, YuvPackedImage, YuvRange, YuvStandardMatrix};
 use zune_jpeg::JpegDecoder;
@@ -190,7 +191,7 @@ fn jpeg_to_rgb(bytes: &[u8], pool: &FramePool) -> Result<(Size, PooledBuf), Deco
         .set_strict_mode(false)
         .set_max_width(MAX_SIDE as usize)
         .set_max_height(MAX_SIDE as usize);
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(&bytes[..end]), options);
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
     decoder.decode_headers().map_err(|e| bad(e.to_string()))?;
     let (width, height) = decoder
         .dimensions()
@@ -201,6 +202,13 @@ fn jpeg_to_rgb(bytes: &[u8], pool: &FramePool) -> Result<(Size, PooledBuf), Deco
         .decode_into(&mut rgb)
         .map_err(|e| bad(e.to_string()))?;
     Ok((size, rgb))
+}
+
+/// Whether an end marker follows the last scan. Decoders make a half grey picture of a JPEG that
+/// was cut short; compressed data itself never holds either marker.
+fn jpeg_is_whole(bytes: &[u8]) -> bool {
+    let marker = |code: u8| bytes.windows(2).rposition(|pair| pair == [0xff, code]);
+    marker(0xda).is_some_and(|scan| marker(0xd9).is_some_and(|end| end > scan))
 }
 
 /// Reads a picture file as RGB, upright as its EXIF orientation says.
@@ -216,14 +224,20 @@ pub fn load_image(path: &Path) -> Result<(Size, Vec<u8>), ImageError> {
         path: path.to_owned(),
         reason,
     };
-    if std::fs::metadata(path).map_err(read)?.len() == 0 {
+    let bytes = std::fs::read(path).map_err(read)?;
+    if bytes.is_empty() {
         return Err(ImageError::Empty {
             path: path.to_owned(),
         });
     }
-    let mut reader = ImageReader::open(path)
-        .and_then(ImageReader::with_guessed_format)
+    let mut reader = ImageReader::new(Cursor::new(&bytes))
+        .with_guessed_format()
         .map_err(read)?;
+    if reader.format() == Some(ImageFormat::Jpeg) && !jpeg_is_whole(&bytes) {
+        return Err(decode(
+            "the JPEG has no end: the file was cut short".to_owned(),
+        ));
+    }
     let mut limits = Limits::default();
     limits.max_alloc = Some(8 * MAX_PIXELS);
     reader.limits(limits);
@@ -339,10 +353,13 @@ mod tests {
             Err(ImageError::Decode { .. })
         ));
         let whole = jpeg(Size::new(64, 64), 90);
-        assert!(matches!(
-            file("cut.jpg", &whole[..whole.len() / 4]),
-            Err(ImageError::Decode { .. })
-        ));
+        for len in [whole.len() / 4, whole.len() / 2, whole.len() - 2] {
+            let cut = file("cut.jpg", &whole[..len]);
+            assert!(
+                matches!(cut, Err(ImageError::Decode { .. })),
+                "cut at {len}"
+            );
+        }
         assert_eq!(
             file("tiny.jpg", &jpeg(Size::new(1, 1), 90)).unwrap().0,
             Size::new(1, 1)

@@ -7,9 +7,11 @@
 use super::{CaptureError, CaptureOptions, Framer, Next, Source};
 use crate::decode::{DecodeError, frame_len, to_rgb};
 use crate::frame::{PixelFormat, Size};
+use crossbeam_channel::{Receiver, TryRecvError};
 use nokhwa::utils::ApiBackend;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use v4l::buffer::{Flags, Type};
 use v4l::frameinterval::FrameIntervalEnum;
 use v4l::framesize::FrameSizeEnum;
@@ -21,6 +23,8 @@ use v4l::{Device, Format, FourCC};
 
 /// Buffers that the driver fills in turn.
 const DRIVER_BUFFERS: u32 = 4;
+/// How long a wait for a frame may go without a look at the stop signal, in ms.
+const POLL_MS: i32 = 100;
 /// What a camera is asked for without a wish.
 const DEFAULT_SIZE: Size = Size::new(1280, 720);
 const DEFAULT_FPS: f64 = 30.0;
@@ -90,7 +94,10 @@ pub fn list() -> Vec<CameraInfo> {
 /// A camera that streams.
 pub struct Camera {
     name: String,
-    stream: Stream<'static>,
+    /// `None` only while being dropped.
+    stream: Option<Stream<'static>>,
+    timeout: Duration,
+    stop: Receiver<()>,
     mode: Mode,
     /// Bytes per row as the driver lays them out.
     stride: usize,
@@ -129,7 +136,9 @@ impl Camera {
         stream.set_timeout(options.timeout);
         Ok(Camera {
             name,
-            stream,
+            stream: Some(stream),
+            timeout: options.timeout,
+            stop: options.stop.clone(),
             mode,
             stride,
             framer: Framer::new(options),
@@ -141,10 +150,17 @@ impl Camera {
 
 impl Source for Camera {
     fn next(&mut self) -> Result<Next, CaptureError> {
-        let (bytes, meta) = self.stream.next().map_err(|e| CaptureError::Camera {
+        let Some(stream) = &mut self.stream else {
+            return Ok(Next::End);
+        };
+        let fail = |e: io::Error| CaptureError::Camera {
             device: self.name.clone(),
             reason: explain(&e),
-        })?;
+        };
+        if !wait_for_frame(stream, self.timeout, &self.stop).map_err(fail)? {
+            return Ok(Next::End);
+        }
+        let (bytes, meta) = stream.next().map_err(fail)?;
         let first = *self.first_sequence.get_or_insert(meta.sequence);
         self.framer.next_id = u64::from(meta.sequence.wrapping_sub(first));
         let number = self.framer.next_id;
@@ -190,9 +206,34 @@ impl Source for Camera {
 
 impl Drop for Camera {
     fn drop(&mut self) {
-        // v4l's own drop panics on errors other than ENODEV: stop here first, where failing is fine
-        if let Err(error) = self.stream.stop() {
+        let Some(mut stream) = self.stream.take() else {
+            return;
+        };
+        if let Err(error) = stream.stop() {
             tracing::debug!("stopping camera '{}': {error}", self.name);
+            if error.raw_os_error() != Some(libc::ENODEV) {
+                // v4l's own drop would stop it again and panic: rather lose its few buffers
+                std::mem::forget(stream);
+            }
+        }
+    }
+}
+
+/// Waits for a filled buffer in short steps, so that a stop is noticed while a camera stalls;
+/// `false` at a stop. A stream that has not started yet is ready at once: its first frame is
+/// waited for by the stream's own time-out.
+fn wait_for_frame(stream: &Stream<'_>, timeout: Duration, stop: &Receiver<()>) -> io::Result<bool> {
+    let began = Instant::now();
+    loop {
+        if stop.try_recv() == Err(TryRecvError::Disconnected) {
+            return Ok(false);
+        }
+        match stream.handle().poll(libc::POLLIN, POLL_MS) {
+            Ok(0) if began.elapsed() >= timeout => return Err(io::ErrorKind::TimedOut.into()),
+            Ok(0) => {}
+            Ok(_) => return Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
 }
@@ -230,7 +271,10 @@ fn modes(device: &Device, wish: Size) -> io::Result<Vec<Mode>> {
         let Some(&(_, format)) = FORMATS.iter().find(|(code, _)| **code == fourcc) else {
             continue;
         };
-        for frame_size in device.enum_framesizes(description.fourcc)? {
+        for frame_size in device
+            .enum_framesizes(description.fourcc)
+            .unwrap_or_default()
+        {
             let size = match frame_size.size {
                 FrameSizeEnum::Discrete(d) => Size::new(d.width, d.height),
                 FrameSizeEnum::Stepwise(s) => Size::new(
