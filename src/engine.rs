@@ -4,7 +4,7 @@
 //! with it, and `reference` is plain candle on any device: the oracle the other two are tested
 //! against.
 
-// pub mod cpu;
+pub mod cpu;
 pub mod reference;
 
 use crate::graph::Graph;
@@ -128,7 +128,9 @@ pub fn load(
     threads: usize,
 ) -> Result<Box<dyn Engine>, EngineError> {
     match choice {
-        EngineChoice::Auto | EngineChoice::Cpu => todo!("{threads}"),
+        EngineChoice::Auto | EngineChoice::Cpu => {
+            Ok(Box::new(cpu::CpuEngine::new(model, threads)?))
+        }
         EngineChoice::Reference => Ok(Box::new(reference::ReferenceEngine::new(
             model,
             &candle_core::Device::Cpu,
