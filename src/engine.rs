@@ -4,7 +4,7 @@
 //! with it, and `reference` is plain candle on any device: the oracle the other two are tested
 //! against.
 
-// pub mod cpu;
+pub mod cpu;
 pub mod reference;
 
 use crate::graph::Graph;
@@ -128,13 +128,13 @@ pub fn load(
     threads: usize,
 ) -> Result<Box<dyn Engine>, EngineError> {
     match choice {
-        EngineChoice::Cpu => Err(EngineError::Unavailable {
-            engine: "cpu",
-            reason: format!("not built; use --engine reference (threads {threads})"),
-        }),
-        EngineChoice::Auto | EngineChoice::Reference => Ok(Box::new(
-            reference::ReferenceEngine::new(model, &candle_core::Device::Cpu)?,
-        )),
+        EngineChoice::Auto | EngineChoice::Cpu => {
+            Ok(Box::new(cpu::CpuEngine::new(model, threads)?))
+        }
+        EngineChoice::Reference => Ok(Box::new(reference::ReferenceEngine::new(
+            model,
+            &candle_core::Device::Cpu,
+        )?)),
         EngineChoice::Cuda => Err(EngineError::Unavailable {
             engine: "cuda",
             reason: "this build has no CUDA engine; use --engine cpu".to_owned(),

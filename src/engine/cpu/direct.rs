@@ -1,0 +1,151 @@
+//! Direct convolution: the matrix kernel of [`super::tile`] walked over rows and output blocks.
+#![allow(
+    unsafe_code,
+    reason = "walks raw planes; the plan has checked every extent"
+)]
+
+use super::memory::{Memory, View};
+use super::pack::Packed;
+use super::simd::{Kernels, LANES};
+use super::tile::{Group, Shape, Source};
+use std::sync::Arc;
+
+/// Bytes of input that a piece of work may read: it is read once for every group of output
+/// blocks and should stay in the second-level cache meanwhile.
+const SLAB_BYTES: usize = 384 << 10;
+
+/// A planned 1×1 or 3×3 convolution.
+pub(super) struct Direct {
+    weights: Arc<Packed>,
+    source: View,
+    target: View,
+    shape: Shape,
+    /// Lanes that the very last output block writes.
+    last_lanes: usize,
+    stride: usize,
+    height: usize,
+    width: usize,
+    /// Output rows of a piece of work.
+    rows: usize,
+    /// Shares of the output blocks, so that few rows still feed all threads.
+    shares: usize,
+    groups: Vec<Group>,
+}
+
+/// What a direct convolution is, apart from where.
+#[derive(Clone, Copy)]
+pub(super) struct Form {
+    pub(super) kernel: usize,
+    pub(super) stride: usize,
+    pub(super) out_channels: usize,
+    pub(super) relu: bool,
+    /// Whether the target has room for whole blocks only, or exactly for the channels.
+    pub(super) exact: bool,
+}
+
+impl Direct {
+    pub(super) fn plan(
+        kernels: &Kernels,
+        weights: Arc<Packed>,
+        (source, target): (View, View),
+        (height, width): (usize, usize),
+        form: Form,
+        threads: usize,
+    ) -> Option<Direct> {
+        let picture = source.pixel != LANES;
+        let kind = match (picture, form.stride) {
+            (false, stride) => Source::Planes { stride },
+            (true, 2) => Source::Picture,
+            (true, _) => return None,
+        };
+        let groups = Group::cover(kernels, kind, weights.out_blocks, width)?;
+        let row_bytes = weights.in_blocks * source.row * form.stride * size_of::<f32>();
+        let fit = (SLAB_BYTES / row_bytes).clamp(1, height);
+        // several pieces a thread, so that one that loses its core delays the others little
+        let rows = fit.min(height.div_ceil(4 * threads));
+        let rows = if threads == 1 { fit } else { rows };
+        let shares = if height.div_ceil(rows) >= 2 * threads {
+            1
+        } else {
+            threads
+        };
+        let spare = weights.out_blocks * LANES - form.out_channels;
+        Some(Direct {
+            shape: Shape {
+                in_blocks: weights.in_blocks,
+                kernel: form.kernel,
+                in_block: source.block,
+                in_row: source.row,
+                in_pixel: source.pixel,
+                weight_block: weights.block_len(),
+                out_block: target.block,
+                out_pixel: target.pixel,
+                last_lanes: LANES,
+                relu: form.relu,
+            },
+            last_lanes: if form.exact { LANES - spare } else { LANES },
+            stride: form.stride,
+            shares: shares.min(groups.len()),
+            weights,
+            source,
+            target,
+            height,
+            width,
+            rows,
+            groups,
+        })
+    }
+
+    /// Independent pieces of work for a batch.
+    pub(super) fn items(&self, batch: usize) -> usize {
+        batch * self.height.div_ceil(self.rows) * self.shares
+    }
+
+    /// Runs one piece of work.
+    ///
+    /// # Safety
+    /// `memory` must be the arena that this step was planned for.
+    pub(super) unsafe fn run(&self, memory: &Memory<'_>, item: usize) {
+        let (slab, share) = (item / self.shares, item % self.shares);
+        let slabs = self.height.div_ceil(self.rows);
+        let (image, first) = (slab / slabs, slab % slabs * self.rows);
+        let of_share = |part: usize| part * self.groups.len() / self.shares;
+        for group in &self.groups[of_share(share)..of_share(share + 1)] {
+            let last = group.block + group.blocks == self.weights.out_blocks;
+            let shape = Shape {
+                last_lanes: if last { self.last_lanes } else { LANES },
+                ..self.shape
+            };
+            for y in first..(first + self.rows).min(self.height) {
+                // SAFETY: passed on
+                unsafe { self.row(memory, image, y, group, &shape) };
+            }
+        }
+    }
+
+    unsafe fn row(
+        &self,
+        memory: &Memory<'_>,
+        image: usize,
+        y: usize,
+        group: &Group,
+        shape: &Shape,
+    ) {
+        // SAFETY: a 3×3 kernel starts one pixel up and left, inside the border; the plan keeps
+        // height and width within source and target
+        unsafe {
+            let pad = shape.kernel / 2 * (self.source.row + self.source.pixel);
+            let from = memory
+                .read(&self.source, image, 0, y * self.stride, 0)
+                .sub(pad);
+            let to = memory.write(&self.target, image, group.block, y, 0);
+            let weights = self.weights.block(group.block);
+            let bias = self.weights.bias(group.block);
+            for x in group.starts(self.width) {
+                let from = from.add(x * self.stride * self.source.pixel);
+                let to = to.add(x * self.target.pixel);
+                (group.tile)(shape, from, weights, bias, to);
+            }
+        }
+    }
+}

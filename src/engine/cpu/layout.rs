@@ -1,0 +1,203 @@
+//! Which buffer holds which node, independent of the picture's size.
+//!
+//! A concatenation is a buffer; the nodes that it joins write straight into its blocks, so
+//! one-shot aggregation costs nothing. A concatenation inside another is a run of blocks of the
+//! outer one. Only a node that two concatenations join is copied into the second.
+
+use super::simd::LANES;
+use crate::graph::{Graph, NodeId, Op};
+
+/// A run of blocks in a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Home {
+    /// Index into [`Layout::buffers`].
+    pub(super) buffer: usize,
+    /// First block.
+    pub(super) block: usize,
+}
+
+/// A buffer's size in blocks and its life in nodes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Buffer {
+    /// A node whose sides the buffer has.
+    pub(super) node: NodeId,
+    /// Blocks of [`LANES`] channels.
+    pub(super) blocks: usize,
+    /// First node that writes it.
+    pub(super) first: usize,
+    /// Last node that reads it.
+    pub(super) last: usize,
+    /// Whether a 3×3 convolution reads its border.
+    pub(super) border: bool,
+}
+
+/// Where every node's values go.
+pub(super) struct Layout {
+    /// By node; none for logits, which go to the caller.
+    pub(super) homes: Vec<Option<Home>>,
+    /// By node: the channel that each lane holds.
+    pub(super) lanes: Vec<Vec<Option<usize>>>,
+    /// All buffers.
+    pub(super) buffers: Vec<Buffer>,
+    /// Nodes to copy into a concatenation, with their place there: (concatenation, node, home).
+    pub(super) copies: Vec<(NodeId, NodeId, Home)>,
+}
+
+impl Layout {
+    /// Lays out a graph.
+    pub(super) fn new(graph: &Graph) -> Layout {
+        let lanes = lanes(graph);
+        let mut layout = Layout {
+            homes: vec![None; graph.nodes.len()],
+            buffers: Vec::new(),
+            copies: Vec::new(),
+            lanes,
+        };
+        // outer concatenations come later: from the back, so that inner ones find their place
+        for index in (0..graph.nodes.len()).rev() {
+            if graph.nodes[index].op == Op::Concat {
+                layout.join(graph, NodeId(index));
+            }
+        }
+        let logits = |id| graph.outputs.iter().any(|o| o.class == id || o.boxes == id);
+        for id in (0..graph.nodes.len()).map(NodeId) {
+            if layout.homes[id.0].is_none() && !logits(id) {
+                layout.homes[id.0] = Some(layout.add_buffer(id));
+            }
+        }
+        layout.live(graph);
+        layout
+    }
+
+    fn blocks(&self, id: NodeId) -> usize {
+        self.lanes[id.0].len().div_ceil(LANES)
+    }
+
+    fn add_buffer(&mut self, node: NodeId) -> Home {
+        self.buffers.push(Buffer {
+            node,
+            blocks: self.blocks(node),
+            first: usize::MAX,
+            last: 0,
+            border: false,
+        });
+        Home {
+            buffer: self.buffers.len() - 1,
+            block: 0,
+        }
+    }
+
+    /// Gives a concatenation its buffer and its inputs their places in it.
+    fn join(&mut self, graph: &Graph, concat: NodeId) {
+        let mut place = match self.homes[concat.0] {
+            Some(home) => home,
+            None => self.add_buffer(concat),
+        };
+        self.homes[concat.0] = Some(place);
+        for &input in &graph.node(concat).inputs {
+            // the picture's pixels are narrower than a block, so it cannot live there
+            let free = self.homes[input.0].is_none() && graph.node(input).op != Op::Input;
+            if free {
+                self.homes[input.0] = Some(place);
+            } else {
+                self.copies.push((concat, input, place));
+            }
+            place.block += self.blocks(input);
+        }
+    }
+
+    /// Finds out when each buffer is first written and last read.
+    fn live(&mut self, graph: &Graph) {
+        for (index, node) in graph.nodes.iter().enumerate() {
+            if let Some(home) = self.homes[index] {
+                let buffer = &mut self.buffers[home.buffer];
+                buffer.first = buffer.first.min(index);
+                buffer.last = buffer.last.max(index);
+            }
+            for input in &node.inputs {
+                let Some(home) = self.homes[input.0] else {
+                    continue;
+                };
+                let buffer = &mut self.buffers[home.buffer];
+                buffer.last = buffer.last.max(index);
+                buffer.border |= matches!(&node.op, Op::Conv(conv) if conv.kernel > 1);
+            }
+        }
+    }
+}
+
+/// The channel that each lane of each node holds: parts of a concatenation start on a block,
+/// so lanes are left over where a part's channels are no multiple of [`LANES`].
+fn lanes(graph: &Graph) -> Vec<Vec<Option<usize>>> {
+    let mut all: Vec<Vec<Option<usize>>> = Vec::with_capacity(graph.nodes.len());
+    for node in &graph.nodes {
+        let lanes = match (&node.op, node.inputs.first()) {
+            (Op::Input, _) => (0..node.channels).map(Some).collect(),
+            (Op::MaxPool | Op::Upsample | Op::Add, Some(input)) => all[input.0].clone(),
+            (Op::Concat, _) => {
+                let mut joined = Vec::new();
+                let mut channel = 0;
+                for input in &node.inputs {
+                    joined.extend(all[input.0].iter().map(|lane| lane.map(|c| c + channel)));
+                    channel += graph.channels(*input);
+                }
+                joined
+            }
+            _ => (0..node.channels.next_multiple_of(LANES))
+                .map(|lane| (lane < node.channels).then_some(lane))
+                .collect(),
+        };
+        all.push(lanes);
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Network;
+
+    #[test]
+    fn no_node_of_the_detector_is_copied() {
+        let graph = Network::vovnet27_slim().graph(12).unwrap();
+        assert_eq!(Layout::new(&graph).copies, []);
+    }
+
+    #[test]
+    fn an_aggregation_is_one_buffer() {
+        let graph = Network::vovnet27_slim().graph(12).unwrap();
+        let layout = Layout::new(&graph);
+        let concat = graph
+            .nodes
+            .iter()
+            .find(|node| node.name.ends_with("OSA2_1.all"))
+            .unwrap();
+        let blocks: Vec<Home> = concat
+            .inputs
+            .iter()
+            .map(|id| layout.homes[id.0].unwrap())
+            .collect();
+        let first: Vec<usize> = blocks.iter().map(|home| home.block).collect();
+        assert_eq!(first, [0, 8, 12, 16, 20, 24]);
+        assert!(blocks.iter().all(|home| home.buffer == blocks[0].buffer));
+    }
+
+    #[test]
+    fn channels_that_do_not_fill_a_block_leave_lanes_empty() {
+        let network = Network {
+            neck_mid_width: 20,
+            ..Network::vovnet27_slim()
+        };
+        let graph = network.graph(12).unwrap();
+        let layout = Layout::new(&graph);
+        for (node, lanes) in graph.nodes.iter().zip(&layout.lanes) {
+            let channels: Vec<usize> = lanes.iter().flatten().copied().collect();
+            assert_eq!(
+                channels,
+                (0..node.channels).collect::<Vec<_>>(),
+                "{}",
+                node.name
+            );
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Where values lie: views into the arena and into the caller's logits.
+//!
+//! A plane is `[row, column, 16 channels]` with a border of zeros: one pixel above and on the
+//! left, one below and on the right of sides rounded up to whole Winograd tiles. So no kernel
+//! tests bounds. A buffer is `[picture, block, plane]`, and a slice of its blocks is a view
+//! with the same distances.
+#![allow(
+    unsafe_code,
+    reason = "hands out raw pointers into the arena; every view is checked when planned"
+)]
+
+use super::winograd::TILE;
+use crate::engine::RawOutput;
+use crate::model::STRIDES;
+use std::marker::PhantomData;
+
+/// Logit arrays that a network can have: class and boxes at each stride.
+pub(super) const MOST_OUTPUTS: usize = 2 * STRIDES.len();
+
+/// Which memory a view is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Base {
+    /// The engine's own.
+    Arena,
+    /// Logit array `2 × level` (class) or `2 × level + 1` (boxes) of the caller.
+    Output(usize),
+}
+
+/// A 4-D array inside a [`Base`]; distances in floats.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct View {
+    pub(super) base: Base,
+    /// To pixel (0, 0) of the first block.
+    pub(super) offset: usize,
+    /// From one picture to the next.
+    pub(super) image: usize,
+    /// From one block to the next.
+    pub(super) block: usize,
+    /// From one row to the next.
+    pub(super) row: usize,
+    /// From one pixel to the next.
+    pub(super) pixel: usize,
+}
+
+/// Sides of a plane with its border, for a picture of `height` × `width`.
+pub(super) fn bordered(height: usize, width: usize) -> (usize, usize) {
+    let side = |side: usize| side.next_multiple_of(TILE) + 2;
+    (side(height), side(width))
+}
+
+impl View {
+    /// A buffer of `blocks` bordered planes whose pixels are `pixel` floats, at `start`.
+    pub(super) fn planes(start: usize, blocks: usize, sides: (usize, usize), pixel: usize) -> View {
+        let (rows, columns) = bordered(sides.0, sides.1);
+        let row = columns * pixel;
+        View {
+            base: Base::Arena,
+            offset: start + row + pixel,
+            image: blocks * rows * row,
+            block: rows * row,
+            row,
+            pixel,
+        }
+    }
+
+    /// The view that starts `blocks` blocks further on.
+    pub(super) fn skip(self, blocks: usize) -> View {
+        View {
+            offset: self.offset + blocks * self.block,
+            ..self
+        }
+    }
+
+    /// Logits `[picture, row × column, channels]`: one pixel's blocks lie side by side.
+    pub(super) fn logits(output: usize, channels: usize, height: usize, width: usize) -> View {
+        View {
+            base: Base::Output(output),
+            offset: 0,
+            image: height * width * channels,
+            block: super::simd::LANES,
+            row: width * channels,
+            pixel: channels,
+        }
+    }
+
+    fn at(&self, image: usize, block: usize, y: usize, x: usize) -> usize {
+        self.offset + image * self.image + block * self.block + y * self.row + x * self.pixel
+    }
+}
+
+/// The memory of one inference, shared by all threads.
+pub(super) struct Memory<'a> {
+    arena: *mut f32,
+    arena_len: usize,
+    outputs: [*mut f32; MOST_OUTPUTS],
+    output_lens: [usize; MOST_OUTPUTS],
+    /// The batch of pictures, `[batch, height, width, 3]`.
+    pub(super) picture: &'a [u8],
+    lifetime: PhantomData<&'a mut f32>,
+}
+
+// SAFETY: the pointers are only used inside one `Pool::run` at a time, whose pieces of work
+// write disjoint pixels (each step's partition) and read only what earlier steps wrote
+unsafe impl Sync for Memory<'_> {}
+
+impl<'a> Memory<'a> {
+    /// Borrows everything for one inference. `output` must be sized for the picture.
+    pub(super) fn new(
+        arena: &'a mut super::aligned::Aligned,
+        picture: &'a [u8],
+        output: &'a mut RawOutput,
+    ) -> Memory<'a> {
+        let mut outputs = [std::ptr::null_mut(); MOST_OUTPUTS];
+        let mut output_lens = [0; MOST_OUTPUTS];
+        let arrays = output
+            .levels
+            .iter_mut()
+            .flat_map(|level| [&mut level.class, &mut level.boxes]);
+        for (i, array) in arrays.enumerate() {
+            outputs[i] = array.as_mut_ptr();
+            output_lens[i] = array.len();
+        }
+        Memory {
+            arena: arena.as_mut_ptr(),
+            arena_len: arena.len(),
+            outputs,
+            output_lens,
+            picture,
+            lifetime: PhantomData,
+        }
+    }
+
+    /// A place in the arena that no view covers.
+    ///
+    /// # Safety
+    /// `at` must be at most the arena's length.
+    pub(super) unsafe fn scratch(&self, at: usize) -> *mut f32 {
+        debug_assert!(at <= self.arena_len);
+        // SAFETY: inside the allocation or one past it
+        unsafe { self.arena.add(at) }
+    }
+
+    /// A pixel of a view, to read.
+    ///
+    /// # Safety
+    /// As for [`Memory::write`].
+    pub(super) unsafe fn read(
+        &self,
+        view: &View,
+        image: usize,
+        block: usize,
+        y: usize,
+        x: usize,
+    ) -> *const f32 {
+        // SAFETY: passed on
+        unsafe { self.write(view, image, block, y, x) }
+    }
+
+    /// A pixel of a view, to write.
+    ///
+    /// # Safety
+    /// The pixel must be inside the view, and the view planned for this memory.
+    pub(super) unsafe fn write(
+        &self,
+        view: &View,
+        image: usize,
+        block: usize,
+        y: usize,
+        x: usize,
+    ) -> *mut f32 {
+        let (base, len) = match view.base {
+            Base::Arena => (self.arena, self.arena_len),
+            Base::Output(i) => (self.outputs[i], self.output_lens[i]),
+        };
+        let at = view.at(image, block, y, x);
+        debug_assert!(at < len, "float {at} of {len}: {view:?}");
+        // SAFETY: inside the allocation, as the caller promises and the assertion checks
+        unsafe { base.add(at) }
+    }
+}

@@ -1,0 +1,288 @@
+//! A graph compiled for one batch and picture size: steps over one arena.
+
+use super::direct::{Direct, Form};
+use super::layout::{Home, Layout};
+use super::memory::{Memory, View, bordered};
+use super::pack::{Algorithm, Packed};
+use super::plane::{PICTURE_PIXEL, Picture, PlaneStep, Work};
+use super::simd::{Kernels, LANES};
+use super::winograd::Winograd;
+use crate::graph::{Conv, Graph, NodeId, Op, Shape};
+use std::sync::Arc;
+
+/// One step; pieces of work of one step may run at the same time.
+pub(super) enum Step {
+    Picture(Picture),
+    Plane(PlaneStep),
+    Direct(Direct),
+    Winograd(Winograd),
+}
+
+/// What the plans of all sizes have in common.
+pub(super) struct Network {
+    pub(super) graph: Graph,
+    pub(super) layout: Layout,
+    /// By node, of convolutions.
+    pub(super) weights: Vec<Option<Arc<Packed>>>,
+    pub(super) picture: Arc<[[f32; 256]; 3]>,
+    pub(super) kernels: &'static Kernels,
+    pub(super) threads: usize,
+}
+
+/// Steps for one batch and picture size.
+pub(super) struct Plan {
+    /// Pictures, rows, columns.
+    pub(super) size: (usize, usize, usize),
+    pub(super) steps: Vec<Step>,
+    /// Floats of the arena: planes, then one scratch a thread.
+    pub(super) arena_len: usize,
+    scratch_at: usize,
+    scratch_len: usize,
+}
+
+impl Plan {
+    /// Compiles the network.
+    ///
+    /// # Errors
+    /// With the name of a layer that no kernel computes.
+    pub(super) fn new(
+        network: &Network,
+        size @ (batch, height, width): (usize, usize, usize),
+    ) -> Result<Plan, String> {
+        let shapes = network.graph.shapes(height, width);
+        let (views, scratch_at) = place(&network.layout, &shapes, batch);
+        let mut compiler = Compiler {
+            network,
+            shapes,
+            views,
+            steps: Vec::new(),
+        };
+        for id in (0..network.graph.nodes.len()).map(NodeId) {
+            compiler.clear_borders(id);
+            if !compiler.compile(id) {
+                return Err(network.graph.node(id).name.clone());
+            }
+        }
+        let steps = compiler.steps;
+        let scratch_len = steps
+            .iter()
+            .map(|step| match step {
+                Step::Winograd(winograd) => winograd.scratch(),
+                _ => 0,
+            })
+            .max()
+            .unwrap_or(0);
+        Ok(Plan {
+            size,
+            steps,
+            arena_len: scratch_at + network.threads * scratch_len,
+            scratch_at,
+            scratch_len,
+        })
+    }
+
+    /// Pieces of work of a step.
+    pub(super) fn items(&self, step: &Step) -> usize {
+        let batch = self.size.0;
+        match step {
+            Step::Picture(picture) => picture.items(batch),
+            Step::Plane(plane) => plane.items(batch),
+            Step::Direct(direct) => direct.items(batch),
+            Step::Winograd(winograd) => winograd.items(batch),
+        }
+    }
+
+    /// Runs one piece of work of one step.
+    ///
+    /// # Safety
+    /// `memory` must hold [`Plan::arena_len`] floats and be sized for this picture; steps must
+    /// run in order, each piece once, and no two pieces at once on one `thread`.
+    #[allow(unsafe_code, reason = "the one door from the plan to the kernels")]
+    pub(super) unsafe fn run(&self, step: &Step, memory: &Memory<'_>, thread: usize, item: usize) {
+        // SAFETY: passed on; the scratch is behind the planes, one a thread
+        unsafe {
+            match step {
+                Step::Picture(picture) => picture.run(memory, item),
+                Step::Plane(plane) => plane.run(memory, item),
+                Step::Direct(direct) => direct.run(memory, item),
+                Step::Winograd(winograd) => {
+                    let scratch = memory.scratch(self.scratch_at + thread * self.scratch_len);
+                    winograd.run(memory, scratch, item);
+                }
+            }
+        }
+    }
+}
+
+/// Gives every buffer a place in the arena; buffers that are never alive together may share
+/// one. Returns the buffers' views and the arena's length.
+fn place(layout: &Layout, shapes: &[Shape], batch: usize) -> (Vec<View>, usize) {
+    let mut order: Vec<usize> = (0..layout.buffers.len()).collect();
+    order.sort_by_key(|&i| layout.buffers[i].first);
+    let mut placed: Vec<(usize, usize, usize)> = Vec::new(); // start, end, last reader
+    let mut views = vec![View::planes(0, 0, (0, 0), 0); layout.buffers.len()];
+    let mut arena = 0;
+    for index in order {
+        let buffer = &layout.buffers[index];
+        let Shape { height, width, .. } = shapes[buffer.node.0];
+        let picture = buffer.node.0 == 0;
+        let pixel = if picture { PICTURE_PIXEL } else { LANES };
+        let (rows, columns) = bordered(height, width);
+        let len = (batch * buffer.blocks * rows * columns * pixel).next_multiple_of(LANES);
+        placed.retain(|&(_, _, last)| last >= buffer.first);
+        placed.sort_unstable();
+        let mut start = 0;
+        for &(from, to, _) in &placed {
+            if start + len <= from {
+                break;
+            }
+            start = start.max(to);
+        }
+        placed.push((start, start + len, buffer.last));
+        arena = arena.max(start + len);
+        views[index] = View::planes(start, buffer.blocks, (height, width), pixel);
+    }
+    (views, arena)
+}
+
+struct Compiler<'a> {
+    network: &'a Network,
+    shapes: Vec<Shape>,
+    /// By buffer.
+    views: Vec<View>,
+    steps: Vec<Step>,
+}
+
+impl Compiler<'_> {
+    fn sides(&self, id: NodeId) -> (usize, usize) {
+        (self.shapes[id.0].height, self.shapes[id.0].width)
+    }
+
+    fn blocks(&self, id: NodeId) -> usize {
+        self.network.layout.lanes[id.0].len().div_ceil(LANES)
+    }
+
+    fn at(&self, home: Home) -> View {
+        self.views[home.buffer].skip(home.block)
+    }
+
+    /// Where a node's values go: a buffer, or the caller's logits.
+    fn view(&self, id: NodeId) -> Option<View> {
+        if let Some(home) = self.network.layout.homes[id.0] {
+            return Some(self.at(home));
+        }
+        let outputs = self.network.graph.outputs.iter();
+        let output = outputs
+            .flat_map(|level| [level.class, level.boxes])
+            .position(|output| output == id)?;
+        let Shape {
+            channels,
+            height,
+            width,
+        } = self.shapes[id.0];
+        Some(View::logits(output, channels, height, width))
+    }
+
+    /// Memory is shared, so a border is made anew when its buffer's life begins.
+    fn clear_borders(&mut self, id: NodeId) {
+        for (index, buffer) in self.network.layout.buffers.iter().enumerate() {
+            if buffer.first == id.0 && buffer.border {
+                self.steps.push(Step::Plane(PlaneStep {
+                    kernels: self.network.kernels,
+                    work: Work::Clear,
+                    target: self.views[index],
+                    blocks: buffer.blocks,
+                    from: self.sides(buffer.node),
+                    to: self.sides(buffer.node),
+                }));
+            }
+        }
+    }
+
+    /// Adds a node's steps; false when no kernel computes it.
+    fn compile(&mut self, id: NodeId) -> bool {
+        let node = self.network.graph.node(id);
+        let input = node.inputs.first().copied().unwrap_or(id);
+        let (Some(target), Some(source)) = (self.view(id), self.view(input)) else {
+            return false;
+        };
+        match &node.op {
+            Op::Input => {
+                let (height, width) = self.sides(id);
+                self.steps.push(Step::Picture(Picture {
+                    target,
+                    height,
+                    width,
+                    table: Arc::clone(&self.network.picture),
+                }));
+                true
+            }
+            Op::Conv(conv) => {
+                let step = self.conv(id, conv, (source, target));
+                step.map(|step| self.steps.push(step)).is_some()
+            }
+            Op::MaxPool => self.plane(id, input, Work::MaxPool { source }, target),
+            Op::Upsample => self.plane(id, input, Work::Enlarge { source }, target),
+            Op::Add => {
+                let Some(right) = node.inputs.get(1).and_then(|&id| self.view(id)) else {
+                    return false;
+                };
+                let lanes = &self.network.layout.lanes;
+                let alike = lanes[node.inputs[0].0] == lanes[node.inputs[1].0];
+                let left = source;
+                alike && self.plane(id, input, Work::Sum { left, right }, target)
+            }
+            Op::Concat => self.copies(id),
+        }
+    }
+
+    fn plane(&mut self, id: NodeId, input: NodeId, work: Work, target: View) -> bool {
+        let blocked = target.pixel == LANES && self.network.graph.node(input).op != Op::Input;
+        self.steps.push(Step::Plane(PlaneStep {
+            kernels: self.network.kernels,
+            work,
+            target,
+            blocks: self.blocks(id),
+            from: self.sides(input),
+            to: self.sides(id),
+        }));
+        blocked
+    }
+
+    /// Copies what could not be written in place.
+    fn copies(&mut self, concat: NodeId) -> bool {
+        let copies = &self.network.layout.copies;
+        copies
+            .iter()
+            .filter(|copy| copy.0 == concat)
+            .all(|&(_, input, home)| {
+                let source = self.view(input);
+                let target = self.at(home);
+                source.is_some_and(|source| self.plane(input, input, Work::Copy { source }, target))
+            })
+    }
+
+    fn conv(&self, id: NodeId, conv: &Conv, views: (View, View)) -> Option<Step> {
+        let Network {
+            kernels, threads, ..
+        } = *self.network;
+        let weights = Arc::clone(self.network.weights[id.0].as_ref()?);
+        let sides = self.sides(id);
+        match weights.algorithm {
+            Algorithm::Winograd => {
+                Winograd::plan(kernels, weights, views, sides, conv.relu, threads)
+                    .map(Step::Winograd)
+            }
+            Algorithm::Direct => {
+                let form = Form {
+                    kernel: conv.kernel,
+                    stride: conv.stride,
+                    out_channels: conv.out_channels,
+                    relu: conv.relu,
+                    exact: views.1.pixel != LANES || self.network.layout.homes[id.0].is_none(),
+                };
+                Direct::plan(kernels, weights, views, sides, form, threads).map(Step::Direct)
+            }
+        }
+    }
+}

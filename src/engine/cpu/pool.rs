@@ -1,0 +1,278 @@
+//! A small thread pool for many short jobs.
+//!
+//! A job is a number of pieces, claimed one at a time, so a thread that loses its core to
+//! another program delays one piece and not its whole share. Threads spin for a moment between
+//! jobs, because the next layer follows within microseconds, and then sleep: a box that also
+//! decodes video needs its cores.
+#![allow(
+    unsafe_code,
+    reason = "lends a borrowed closure to threads that outlive it"
+)]
+
+use std::any::Any;
+use std::cell::UnsafeCell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+/// Turns of the spin loop before a thread sleeps: some tens of microseconds.
+const SPINS: usize = 2000;
+
+/// What a job runs: `(thread, piece)`.
+type Job<'a> = dyn Fn(usize, usize) + Sync + 'a;
+
+/// Threads that share jobs with the thread that calls [`Pool::run`]; dropping joins them.
+pub(super) struct Pool {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    /// Job number in the upper half, pieces not yet claimed in the lower: one word, so that a
+    /// late thread can never claim a piece of a newer job by an older job's count.
+    unclaimed: AtomicU64,
+    /// Pieces done.
+    done: AtomicUsize,
+    /// Pieces of the current job.
+    pieces: AtomicUsize,
+    job: UnsafeCell<Option<*const Job<'static>>>,
+    sleepers: AtomicUsize,
+    sleep: Mutex<()>,
+    wake: Condvar,
+    /// The first panic of a piece, raised again by [`Pool::run`].
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+    stop: AtomicBool,
+}
+
+// SAFETY: `job` is written only while no piece is unclaimed or running, and read only by a
+// thread that has claimed a piece; the claim on `unclaimed` orders the two
+unsafe impl Sync for Shared {}
+// SAFETY: the pointer in `job` is only followed while `Pool::run` keeps the closure borrowed
+unsafe impl Send for Shared {}
+
+impl Pool {
+    /// A pool of `threads` threads, the calling one included.
+    ///
+    /// # Errors
+    /// When the system refuses a thread.
+    pub(super) fn new(threads: usize) -> std::io::Result<Pool> {
+        let shared = Arc::new(Shared {
+            unclaimed: AtomicU64::new(0),
+            done: AtomicUsize::new(0),
+            pieces: AtomicUsize::new(0),
+            job: UnsafeCell::new(None),
+            sleepers: AtomicUsize::new(0),
+            sleep: Mutex::new(()),
+            wake: Condvar::new(),
+            panic: Mutex::new(None),
+            stop: AtomicBool::new(false),
+        });
+        let mut pool = Pool {
+            shared,
+            workers: Vec::new(),
+        };
+        for thread in 1..threads {
+            let shared = Arc::clone(&pool.shared);
+            // on an error the pool is dropped and joins what has started
+            pool.workers.push(
+                std::thread::Builder::new()
+                    .name(format!("cpu engine {thread}"))
+                    .spawn(move || shared.serve(thread))?,
+            );
+        }
+        Ok(pool)
+    }
+
+    /// Threads, the calling one included.
+    pub(super) fn threads(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    /// Calls `job` once for every piece and returns when all are done.
+    ///
+    /// # Panics
+    /// With the panic of a piece, after all others are done.
+    pub(super) fn run(&mut self, pieces: usize, job: &Job<'_>) {
+        if self.workers.is_empty() || pieces <= 1 {
+            return (0..pieces).for_each(|piece| job(0, piece));
+        }
+        self.shared.publish(pieces, job);
+        while let Some((job, piece)) = self.shared.claim() {
+            self.shared.work(job, 0, piece);
+        }
+        self.shared.wait_done();
+        if let Some(panic) = lock(&self.shared.panic).take() {
+            resume_unwind(panic);
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        drop(lock(&self.shared.sleep));
+        self.shared.wake.notify_all();
+        for worker in self.workers.drain(..) {
+            // pieces are caught, so a worker never panics; nothing to report
+            let _ = worker.join();
+        }
+    }
+}
+
+impl Shared {
+    fn publish(&self, pieces: usize, job: &Job<'_>) {
+        let next = (self.unclaimed.load(Ordering::Relaxed) >> 32).wrapping_add(1) << 32;
+        // SAFETY: only the lifetime changes; `run` borrows the closure until every piece is done
+        let job = unsafe { std::mem::transmute::<*const Job<'_>, *const Job<'static>>(job) };
+        // SAFETY: the last job is done, so nobody reads the cell until `unclaimed` is stored
+        unsafe { *self.job.get() = Some(job) };
+        self.done.store(0, Ordering::Relaxed);
+        self.pieces.store(pieces, Ordering::Relaxed);
+        self.unclaimed.store(next | pieces as u64, Ordering::SeqCst);
+        if self.sleepers.load(Ordering::SeqCst) > 0 {
+            drop(lock(&self.sleep));
+            self.wake.notify_all();
+        }
+    }
+
+    /// Takes one piece of the current job.
+    fn claim(&self) -> Option<(*const Job<'static>, usize)> {
+        let mut seen = self.unclaimed.load(Ordering::Acquire);
+        loop {
+            let left = seen & u64::from(u32::MAX);
+            if left == 0 {
+                return None;
+            }
+            match self.unclaimed.compare_exchange_weak(
+                seen,
+                seen - 1,
+                Ordering::Acquire,
+                Ordering::Acquire,
+            ) {
+                Ok(_) => break,
+                Err(now) => seen = now,
+            }
+        }
+        let left = (seen & u64::from(u32::MAX)) as usize;
+        // SAFETY: a claimed piece is not done, so `run` still waits and leaves the cell alone
+        let job = unsafe { *self.job.get() }?;
+        Some((job, self.pieces.load(Ordering::Relaxed) - left))
+    }
+
+    fn work(&self, job: *const Job<'static>, thread: usize, piece: usize) {
+        // SAFETY: the piece is claimed and not done, so `run` keeps the closure borrowed
+        let job = unsafe { &*job };
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| job(thread, piece))) {
+            lock(&self.panic).get_or_insert(panic);
+        }
+        self.done.fetch_add(1, Ordering::Release);
+    }
+
+    fn wait_done(&self) {
+        let pieces = self.pieces.load(Ordering::Relaxed);
+        let mut turns = 0;
+        while self.done.load(Ordering::Acquire) < pieces {
+            // a piece takes well under a millisecond: past the spins its thread has lost its
+            // core, and giving up this one is how it gets one back
+            turns += 1;
+            if turns < SPINS {
+                std::hint::spin_loop();
+            } else {
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    /// A worker's life.
+    fn serve(&self, thread: usize) {
+        let mut turns = 0;
+        while !self.stop.load(Ordering::Acquire) {
+            if let Some((job, piece)) = self.claim() {
+                self.work(job, thread, piece);
+                turns = 0;
+            } else if turns < SPINS {
+                turns += 1;
+                std::hint::spin_loop();
+            } else {
+                self.sleep();
+                turns = 0;
+            }
+        }
+    }
+
+    /// Sleeps until there is a job. The sleeper counts itself before it looks, and `publish`
+    /// stores the job before it counts: one of the two always sees the other.
+    fn sleep(&self) {
+        let mut guard = lock(&self.sleep);
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        while self.unclaimed.load(Ordering::SeqCst) & u64::from(u32::MAX) == 0
+            && !self.stop.load(Ordering::SeqCst)
+        {
+            guard = self
+                .wake
+                .wait(guard)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        self.sleepers.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// No code under these locks can leave them half-changed, so a poisoned one is as good.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_piece_runs_once_job_after_job() {
+        for threads in [1, 2, 4] {
+            let mut pool = Pool::new(threads).unwrap();
+            for pieces in (0..200).map(|i| i % 7) {
+                let counts: Vec<AtomicUsize> = (0..pieces).map(|_| AtomicUsize::new(0)).collect();
+                pool.run(pieces, &|thread, piece| {
+                    assert!(thread < threads);
+                    counts[piece].fetch_add(1, Ordering::Relaxed);
+                });
+                assert!(
+                    counts
+                        .iter()
+                        .all(|count| count.load(Ordering::Relaxed) == 1)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn sleeping_threads_wake_up_for_a_job() {
+        let mut pool = Pool::new(3).unwrap();
+        while pool.shared.sleepers.load(Ordering::SeqCst) < 2 {
+            std::thread::yield_now();
+        }
+        // the pieces wait for each other, so at least two threads must have come
+        let arrived = AtomicUsize::new(0);
+        pool.run(2, &|_, _| {
+            arrived.fetch_add(1, Ordering::SeqCst);
+            while arrived.load(Ordering::SeqCst) < 2 {
+                std::thread::yield_now();
+            }
+        });
+    }
+
+    #[test]
+    fn a_panic_comes_out_and_the_pool_goes_on() {
+        let mut pool = Pool::new(2).unwrap();
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            pool.run(8, &|_, piece| assert_ne!(piece, 3, "piece three"));
+        }));
+        assert!(panicked.is_err());
+        let sum = AtomicUsize::new(0);
+        pool.run(8, &|_, piece| {
+            sum.fetch_add(piece, Ordering::Relaxed);
+        });
+        assert_eq!(sum.into_inner(), 28);
+    }
+}

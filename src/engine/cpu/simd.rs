@@ -1,0 +1,156 @@
+//! One vector of sixteen floats on every instruction set, and the kernels compiled for each.
+//!
+//! Kernels are written once, generic over [`Simd`] and always inlined. Each file below this
+//! one implements the trait for one instruction set and instantiates the kernels inside
+//! `#[target_feature]` functions, which it hands out as a table of function pointers. Sixteen
+//! lanes are one AVX-512 register, two AVX2 registers or four NEON registers, so every
+//! instruction set shares one memory layout and one weight format.
+#![allow(unsafe_code, reason = "declares the kernels' unsafe signatures")]
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod scalar;
+
+use super::plane::{Enlarge, Pool, Sum};
+use super::tile::{Source, Tile};
+use super::winograd::{Gather, Scatter};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Channels in a block: the lanes of a vector.
+pub(super) const LANES: usize = 16;
+
+/// Sixteen floats.
+///
+/// # Safety
+/// All methods need the instruction set of the implementation; `load` and `store` need a
+/// pointer that is valid for sixteen floats (no alignment is asked for).
+pub(super) trait Simd: Copy {
+    unsafe fn splat(value: f32) -> Self;
+    unsafe fn load(from: *const f32) -> Self;
+    unsafe fn store(self, to: *mut f32);
+    unsafe fn add(self, other: Self) -> Self;
+    unsafe fn sub(self, other: Self) -> Self;
+    unsafe fn max(self, other: Self) -> Self;
+    /// `self × by + plus`.
+    unsafe fn mul_add(self, by: Self, plus: Self) -> Self;
+}
+
+/// An instruction set that the kernels are compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Isa {
+    /// x86-64 with AVX-512F.
+    Avx512,
+    /// x86-64 with AVX2 and FMA.
+    Avx2,
+    /// Arm with Advanced SIMD.
+    Neon,
+    /// Plain Rust, for every other machine and as the twin that the others are tested against.
+    Scalar,
+}
+
+impl Isa {
+    /// What this machine has, best first; never empty.
+    pub fn available() -> impl Iterator<Item = Isa> {
+        [Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Scalar]
+            .into_iter()
+            .filter(|isa| isa.kernels().is_some())
+    }
+
+    /// The kernels, if this machine can run them.
+    pub(super) fn kernels(self) -> Option<&'static Kernels> {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => is_x86_feature_detected!("avx512f").then_some(&avx512::KERNELS),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"))
+                .then_some(&avx2::KERNELS),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => std::arch::is_aarch64_feature_detected!("neon").then_some(&neon::KERNELS),
+            Isa::Scalar => Some(&scalar::KERNELS),
+            #[allow(unreachable_patterns, reason = "reached on the other architecture")]
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Isa::Avx512 => "avx512",
+            Isa::Avx2 => "avx2",
+            Isa::Neon => "neon",
+            Isa::Scalar => "scalar",
+        })
+    }
+}
+
+/// The kernels of one instruction set. Calling any of them needs that instruction set;
+/// [`Isa::kernels`] has looked.
+pub(super) struct Kernels {
+    pub(super) isa: Isa,
+    /// Register tiles as (output blocks, pixels), for [`Kernels::tile`].
+    pub(super) tiles: &'static [(usize, usize)],
+    /// The matrix kernel for a register tile that is in `tiles`.
+    pub(super) tile: fn(Source, blocks: usize, pixels: usize) -> Option<Tile>,
+    pub(super) gather: unsafe fn(&Gather, *const f32, *mut f32),
+    pub(super) scatter: unsafe fn(&Scatter, *const f32, *const f32, *mut f32),
+    pub(super) max_pool: unsafe fn(&Pool, *const f32, *mut f32),
+    pub(super) enlarge: unsafe fn(&Enlarge, *const f32, *mut f32),
+    pub(super) sum: unsafe fn(&Sum, *const f32, *const f32, *mut f32),
+}
+
+/// Instantiates every kernel for `$simd` under `$feature` and fills `KERNELS`.
+macro_rules! kernels {
+    ($isa:expr, $simd:ty, $(#[$feature:meta])?, [$(($blocks:literal, $pixels:literal)),* $(,)?]) => {
+        use crate::engine::cpu::{plane, simd::{Isa, Kernels}, tile, winograd};
+
+        pub(in crate::engine::cpu) static KERNELS: Kernels = Kernels {
+            isa: $isa,
+            tiles: &[$(($blocks, $pixels)),*],
+            tile: tile_for,
+            gather,
+            scatter,
+            max_pool,
+            enlarge,
+            sum,
+        };
+
+        fn tile_for(source: tile::Source, blocks: usize, pixels: usize) -> Option<tile::Tile> {
+            use tile::Source;
+            Some(match (source, blocks, pixels) {
+                $((Source::Picture, $blocks, $pixels) => multiply::<$blocks, $pixels, 3, 8>,)*
+                $((Source::Planes { stride: 1 }, $blocks, $pixels) => multiply::<$blocks, $pixels, 16, 16>,)*
+                $((Source::Planes { stride: 2 }, $blocks, $pixels) => multiply::<$blocks, $pixels, 16, 32>,)*
+                _ => return None,
+            })
+        }
+
+        kernels!(@wrap $(#[$feature])? multiply<BLOCKS, PIXELS, IN_LANES, STEP> = tile::multiply::<$simd, BLOCKS, PIXELS, IN_LANES, STEP>,
+            (shape: &tile::Shape, input: *const f32, weights: *const f32, bias: *const f32, output: *mut f32));
+        kernels!(@wrap $(#[$feature])? gather<> = winograd::gather::<$simd>,
+            (shape: &winograd::Gather, input: *const f32, output: *mut f32));
+        kernels!(@wrap $(#[$feature])? scatter<> = winograd::scatter::<$simd>,
+            (shape: &winograd::Scatter, input: *const f32, bias: *const f32, output: *mut f32));
+        kernels!(@wrap $(#[$feature])? max_pool<> = plane::max_pool::<$simd>,
+            (shape: &plane::Pool, input: *const f32, output: *mut f32));
+        kernels!(@wrap $(#[$feature])? enlarge<> = plane::enlarge::<$simd>,
+            (shape: &plane::Enlarge, input: *const f32, output: *mut f32));
+        kernels!(@wrap $(#[$feature])? sum<> = plane::sum::<$simd>,
+            (shape: &plane::Sum, left: *const f32, right: *const f32, output: *mut f32));
+    };
+    (@wrap $(#[$feature:meta])? $name:ident<$($generic:ident),*> = $kernel:expr, ($($arg:ident: $ty:ty),*)) => {
+        $(#[$feature])?
+        unsafe fn $name<$(const $generic: usize),*>($($arg: $ty),*) {
+            // SAFETY: the caller keeps the kernel's contract; the attribute above provides the
+            // instruction set, and `Isa::kernels` hands this out only where the CPU has it
+            unsafe { $kernel($($arg),*) }
+        }
+    };
+}
+use kernels;

@@ -1,0 +1,183 @@
+//! The one matrix kernel: a register tile of output blocks × pixels, summed over all inputs.
+//!
+//! A convolution is a matrix product whose input matrix is never built: for every input
+//! channel of every kernel tap, each pixel's value is splatted and multiplied with a vector of
+//! sixteen output channels' weights. All sums stay in registers from the bias to the ReLU.
+//! The 36 products of a Winograd convolution are the same kernel with one tap and no bias.
+#![allow(
+    unsafe_code,
+    reason = "register tiles over raw planes; the plan has checked every extent"
+)]
+
+use super::simd::{Kernels, LANES, Simd};
+
+/// What a tile reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The normalised picture, three channels in pixels of four floats, at stride 2.
+    Picture,
+    /// Blocked planes, at this stride.
+    Planes { stride: usize },
+}
+
+/// A compiled register tile: `(shape, input, weights, bias, output)`.
+///
+/// # Safety
+/// `input` must be valid for reads at every tap of every pixel, `weights` for
+/// `in_blocks × kernel²` taps of every block, `bias` for every block and `output` for writes
+/// at every pixel of every block; no other thread may write any of it, or read the output.
+pub(super) type Tile =
+    unsafe fn(shape: &Shape, *const f32, weights: *const f32, bias: *const f32, *mut f32);
+
+/// Sizes and distances of one call, distances in floats.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    /// Input blocks to sum over.
+    pub(super) in_blocks: usize,
+    /// Side of the kernel, 1 or 3.
+    pub(super) kernel: usize,
+    /// From one input block to the next.
+    pub(super) in_block: usize,
+    /// From one input row to the next.
+    pub(super) in_row: usize,
+    /// From one input pixel to the next.
+    pub(super) in_pixel: usize,
+    /// From one output block's weights to the next's.
+    pub(super) weight_block: usize,
+    /// From one output block to the next.
+    pub(super) out_block: usize,
+    /// From one output pixel to the next.
+    pub(super) out_pixel: usize,
+    /// Lanes of the last output block to write, 16 except in logits.
+    pub(super) last_lanes: usize,
+    /// Whether to clamp at zero.
+    pub(super) relu: bool,
+}
+
+/// The kernel behind [`Tile`]: `BLOCKS × PIXELS` sums, `IN_LANES` channels a block used,
+/// pixels `STEP` floats apart.
+///
+/// # Safety
+/// As for [`Tile`], and the CPU must have the instruction set of `S`.
+#[inline(always)]
+pub(super) unsafe fn multiply<
+    S: Simd,
+    const BLOCKS: usize,
+    const PIXELS: usize,
+    const IN_LANES: usize,
+    const STEP: usize,
+>(
+    shape: &Shape,
+    input: *const f32,
+    mut weights: *const f32,
+    bias: *const f32,
+    output: *mut f32,
+) {
+    // SAFETY: all offsets follow the distances in `shape`, for which the caller vouches
+    unsafe {
+        let mut sums = [[S::splat(0.0); PIXELS]; BLOCKS];
+        for (block, sums) in sums.iter_mut().enumerate() {
+            *sums = [S::load(bias.add(block * LANES)); PIXELS];
+        }
+        for in_block in 0..shape.in_blocks {
+            for ky in 0..shape.kernel {
+                let mut tap = input.add(in_block * shape.in_block + ky * shape.in_row);
+                for _kx in 0..shape.kernel {
+                    for lane in 0..IN_LANES {
+                        let mut column = [S::splat(0.0); BLOCKS];
+                        for (block, column) in column.iter_mut().enumerate() {
+                            *column = S::load(weights.add(block * shape.weight_block));
+                        }
+                        for pixel in 0..PIXELS {
+                            let value = S::splat(*tap.add(pixel * STEP + lane));
+                            for block in 0..BLOCKS {
+                                sums[block][pixel] =
+                                    column[block].mul_add(value, sums[block][pixel]);
+                            }
+                        }
+                        weights = weights.add(LANES);
+                    }
+                    tap = tap.add(shape.in_pixel);
+                }
+            }
+        }
+        for (block, sums) in sums.iter().enumerate() {
+            let lanes = if block + 1 == BLOCKS {
+                shape.last_lanes
+            } else {
+                LANES
+            };
+            for (pixel, &sum) in sums.iter().enumerate() {
+                let value = if shape.relu {
+                    sum.max(S::splat(0.0))
+                } else {
+                    sum
+                };
+                let to = output.add(block * shape.out_block + pixel * shape.out_pixel);
+                if lanes == LANES {
+                    value.store(to);
+                } else {
+                    let mut all = [0.0; LANES];
+                    value.store(all.as_mut_ptr());
+                    std::ptr::copy_nonoverlapping(all.as_ptr(), to, lanes);
+                }
+            }
+        }
+    }
+}
+
+/// Consecutive output blocks that one register tile covers, and how it walks the pixels.
+pub(super) struct Group {
+    /// First output block.
+    pub(super) block: usize,
+    /// Output blocks.
+    pub(super) blocks: usize,
+    /// Pixels of a tile.
+    pub(super) pixels: usize,
+    /// The kernel.
+    pub(super) tile: Tile,
+}
+
+impl Group {
+    /// Covers `blocks` output blocks with the tiles that need the fewest cycles for a run of
+    /// `length` pixels. None when the kernels cannot read this source.
+    pub(super) fn cover(
+        kernels: &Kernels,
+        source: Source,
+        blocks: usize,
+        length: usize,
+    ) -> Option<Vec<Group>> {
+        let mut groups = Vec::new();
+        let mut block = 0;
+        while block < blocks {
+            let most = kernels.tiles.iter().map(|&(blocks, _)| blocks).max()?;
+            let tile_blocks = most.min(blocks - block);
+            let (_, pixels) = *kernels
+                .tiles
+                .iter()
+                .filter(|&&(b, pixels)| b == tile_blocks && pixels <= length)
+                .min_by_key(|&&(b, pixels)| length.div_ceil(pixels) * cost(b, pixels))?;
+            groups.push(Group {
+                block,
+                blocks: tile_blocks,
+                pixels,
+                tile: (kernels.tile)(source, tile_blocks, pixels)?,
+            });
+            block += tile_blocks;
+        }
+        Some(groups)
+    }
+
+    /// First pixels of the tiles that cover `length` pixels. The last tile is moved back to end
+    /// with the run and so computes some pixels again: cheaper than a kernel for each remainder.
+    pub(super) fn starts(&self, length: usize) -> impl Iterator<Item = usize> + use<> {
+        let (pixels, last) = (self.pixels, length - self.pixels);
+        (0..length.div_ceil(pixels)).map(move |tile| (tile * pixels).min(last))
+    }
+}
+
+/// Time of one tile a channel, in quarter FMA slots: two multiply-adds and two loads start each
+/// cycle, and about nine sums must be in flight to hide the latency of the multiply-add.
+fn cost(blocks: usize, pixels: usize) -> usize {
+    4 * (blocks * pixels).max(blocks + pixels).max(9) + 1
+}
