@@ -51,6 +51,7 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--stages", type=parse_stages, default="0.25:160,0.5:192,0.75:256,1:320", help="[%(default)s]")
     p.add_argument("--batch", type=int, default=16)
     p.add_argument("--lr", type=float, default=2e-3)
+    p.add_argument("--warmup-steps", type=int, default=500)
     p.add_argument("--weight-decay", type=float, default=0.03)
     p.add_argument("--long-side", type=int, default=352, help="photos are kept at this many pixels [%(default)s]")
     p.add_argument("--held-out", type=float, default=0.04, help="share of scenes kept for measuring [%(default)s]")
@@ -98,11 +99,12 @@ class Trainer:
     def __init__(self, args: argparse.Namespace):
         self.args = args
         self.classes = tuple(args.classes.split(","))
-        self.schedule = Schedule(args.stages, args.lr)
+        self.schedule = Schedule(args.stages, args.lr, args.warmup_steps)
         self.device = torch.device(args.device)
         args.out.mkdir(parents=True, exist_ok=True)
         torch.set_num_threads(args.threads)
         cv2.setNumThreads(1)
+        torch.backends.cudnn.benchmark = True
         for seed in (torch.manual_seed, random.seed, np.random.seed):
             seed(args.seed)
         self.step, self.passes, self.elapsed_s = 0, 0, 0.0
@@ -253,37 +255,28 @@ class Trainer:
         self.scaler.update()
         return parts
 
-    def run(self) -> None:
+    def _loader(self):
         factors = datasets.repeat_factors(self.train_set, len(self.classes), threshold=0.12, most=3.0)
-        loader = torch.utils.data.DataLoader(
+        return torch.utils.data.DataLoader(
             BatchSet(self.train_set), batch_size=None, sampler=Plans(self, factors), num_workers=self.args.workers,
             prefetch_factor=3 if self.args.workers else None, pin_memory=self.device.type == "cuda",
         )  # fmt: skip
+
+    def run(self) -> None:
         signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stop", True))
         (self.args.out / "pid").write_text(str(os.getpid()))
         self.model.train()
-        last = began = saved = shown = time.monotonic()
-        measured = began
-        sums: collections.Counter[str] = collections.Counter()
-        shown_passes = self.passes
-        for batch in loader:
-            parts = self.train_step(batch)
+        last = began = saved = measured = time.monotonic()
+        meter = Meter(self.passes)
+        for batch in self._loader():
+            meter.add(self.train_step(batch))
             self.step += 1
             self.passes += len(batch["pixels"])
             now = time.monotonic()
             self.elapsed_s, last = self.elapsed_s + now - last, now
-            sums.update(parts)
-            sums["steps"] += 1
-            if now - shown > 30:
-                rate = (self.passes - shown_passes) / (now - shown)
-                n = sums.pop("steps")
-                means = " ".join(f"{k} {v / n:.3f}" for k, v in sums.items())
-                self.log(
-                    f"passes {self.passes} progress {self.progress():.3f} side {batch['pixels'].shape[-1]} "
-                    f"lr {self.optimizer.param_groups[0]['lr']:.2e} {means} {rate:.1f} images/s"
-                )
-                shown, shown_passes = now, self.passes
-                sums.clear()
+            if line := meter.line(now, self.passes):
+                side, lr = batch["pixels"].shape[-1], self.optimizer.param_groups[0]["lr"]
+                self.log(f"passes {self.passes} progress {self.progress():.3f} side {side} lr {lr:.2e} {line}")
             piece_over = self.args.piece_minutes and now - began > self.args.piece_minutes * 60
             if self.progress() >= 1 or piece_over or self.stop:
                 break
@@ -299,6 +292,27 @@ class Trainer:
             self.log("done")
         else:
             self.log("stopped before the end; the same command goes on from here")
+
+
+class Meter:
+    """Mean losses and speed since the last line; one line per 30 s."""
+
+    def __init__(self, passes: int):
+        self.since, self.passes, self.steps = time.monotonic(), passes, 0
+        self.sums: collections.Counter[str] = collections.Counter()
+
+    def add(self, parts: dict[str, float]) -> None:
+        self.sums.update(parts)
+        self.steps += 1
+
+    def line(self, now: float, passes: int) -> str | None:
+        if now - self.since < 30:
+            return None
+        means = " ".join(f"{k} {v / self.steps:.3f}" for k, v in self.sums.items())
+        text = f"{means} {(passes - self.passes) / (now - self.since):.1f} images/s"
+        self.since, self.passes, self.steps = now, passes, 0
+        self.sums.clear()
+        return text
 
 
 def start_from(model: Detector, path: Path, whole: bool) -> str:

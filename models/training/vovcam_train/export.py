@@ -48,6 +48,7 @@ def export(model: Detector, out: Path, classes, training: dict, measured: list[d
     weights = out.with_suffix(".safetensors")
     part = weights.with_suffix(".safetensors.part")
     save_file(tensors(model), part)
+    part.chmod(0o644)  # safetensors writes files that only their owner can read.
     network = asdict(model.config)
     del network["classes"]
     network["strides"] = list(network["strides"])
