@@ -128,8 +128,15 @@ def measure(records: list[Record], found: list[np.ndarray], classes) -> dict:
         values = [v for v in (ap(slice(None), i, area) for i in counted) if v == v]
         areas[name] = float(np.mean(values)) if values else None
     five = [per_class[c]["AP50"] for c in VOC5 if c in per_class]
-    return {"images": len(images), **mean, **areas, "AP50_voc5": float(np.mean(five)) if five else None,
+    return {"images": len(images), **mean, **areas, "AP50_voc5": float(np.mean(five)) if len(five) == len(VOC5) else None,
             "classes": per_class}  # fmt: skip
+
+
+def show(split: str, side: int, figures: dict) -> None:
+    """Two lines for the terminal: means, then AP50 per class."""
+    means = (f"{k} {figures[k]:.3f}" for k in ("AP", "AP50", "AP_small", "AP50_voc5") if figures.get(k) is not None)
+    print(split, f"at {side}:", *means)
+    print("   ", ", ".join(f"{c} {v['AP50']:.3f}" for c, v in figures["classes"].items()), flush=True)
 
 
 def main() -> None:
@@ -148,10 +155,7 @@ def main() -> None:
         records = load(path, manifest["classes"], 10_000)
         figures = measure(records, detect(model, records, side), manifest["classes"])
         report[Path(path).stem] = figures
-        print(Path(path).stem, f"at {side}:", *(
-            f"{k} {figures[k]:.3f}" for k in ("AP", "AP50", "AP_small", "AP50_voc5") if figures.get(k) is not None
-        ))  # fmt: skip
-        print("   ", ", ".join(f"{c} {v['AP50']:.3f}" for c, v in figures["classes"].items()))
+        show(Path(path).stem, side, figures)
     if args.json:
         args.json.write_text(json.dumps(report, indent=1))
 

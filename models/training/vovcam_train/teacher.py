@@ -2,10 +2,15 @@
 
 The network wants BGR 0–255 in an exact 416×416 when its own head is used; its convolutions
 run at any multiple of 32, which is what the dense features use.
+
+    python -m vovcam_train.teacher yolox_nano.onnx --data eval-coco.tar
+
+measures the teacher itself with the evaluator that measures our models.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import tempfile
 from pathlib import Path
@@ -113,3 +118,24 @@ class FeatureTeacher:
     def __call__(self, bgr: np.ndarray) -> dict[int, np.ndarray]:
         """BGR 0–255 f32 [N, 3, H, W] → {stride: [N, C, H/s, W/s]}."""
         return dict(zip(FEATURES, self.session.run(list(FEATURES.values()), {self.input: bgr})))
+
+
+def main() -> None:
+    from . import CLASSES
+    from .data import load
+    from .evaluate import measure, show
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("onnx", help="YOLOX with the 80 COCO classes, 416×416")
+    parser.add_argument("--data", action="append", required=True, help="COCO tar or folder; may be repeated")
+    args = parser.parse_args()
+    session = _session(args.onnx, 1)
+    columns = [COCO_INDEX[c] for c in CLASSES]
+    for path in args.data:
+        records = load(path, CLASSES, 10_000)
+        found = [np.array(detect(session, r.pixels, columns, 0.01), np.float32).reshape(-1, 6)[:100] for r in records]
+        show(Path(path).stem, LABEL_SIDE, measure(records, found, CLASSES))
+
+
+if __name__ == "__main__":
+    main()
