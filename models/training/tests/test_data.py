@@ -1,0 +1,118 @@
+import io
+import json
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vovcam_train.augment import FINAL, BatchPlan, BatchSet, Policy
+from vovcam_train.data import apply_teacher, load, repeat_factors, split
+
+CLASSES = ("person", "car")
+
+
+def png(width=64, height=32, colour=(200, 10, 10)) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (width, height), colour).save(out, "PNG")
+    return out.getvalue()
+
+
+def document(labelled=("person",)):
+    return {
+        "categories": [{"id": 7, "name": "person"}, {"id": 9, "name": "car"}, {"id": 11, "name": "kite"}],
+        "images": [{"id": 1, "file_name": "a.png", "set": "s", "original_id": "x", "labelled": list(labelled)}],
+        "annotations": [
+            {"image_id": 1, "category_id": 7, "bbox": [8, 8, 16, 16], "iscrowd": 0},
+            {"image_id": 1, "category_id": 9, "bbox": [40, 0, 16, 16], "iscrowd": 1},
+            {"image_id": 1, "category_id": 11, "bbox": [0, 0, 4, 4]},
+        ],
+    }
+
+
+@pytest.fixture
+def tar(tmp_path):
+    path = tmp_path / "t.tar"
+    with tarfile.open(path, "w") as file:
+        for name, data in (("t/images/a.png", png()), ("t/annotations.json", json.dumps(document()).encode())):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            file.addfile(info, io.BytesIO(data))
+    return path
+
+
+def test_tar_and_folder_read_the_same(tar, tmp_path):
+    with tarfile.open(tar) as file:
+        file.extractall(tmp_path, filter="data")
+    a, b = load(tar, CLASSES, 32)[0], load(tmp_path / "t", CLASSES, 32)[0]
+    assert a.pixels.shape == (16, 32, 3)
+    for r in (a, b):
+        assert r.boxes.tolist() == [[4, 4, 12, 12]] and r.labels.tolist() == [0]
+        assert r.ignore_labels.tolist() == [1] and r.background.tolist() == [1, 0]
+
+
+def test_excluded_sets_are_left_out(tar):
+    assert load(tar, CLASSES, 32, {"s"}) == []
+
+
+def test_voc_folder(tmp_path):
+    (tmp_path / "Annotations").mkdir(), (tmp_path / "JPEGImages").mkdir()
+    (tmp_path / "JPEGImages/a.png").write_bytes(png())
+    obj = "<object><name>{}</name><difficult>{}</difficult><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>10</xmax><ymax>20</ymax></bndbox></object>"
+    xml = "<annotation><filename>a.png</filename>" + obj.format("person", 0) + obj.format("car", 1) + "</annotation>"
+    (tmp_path / "Annotations/a.xml").write_text(xml)
+    (record,) = load(tmp_path, CLASSES, 352)
+    assert record.boxes.tolist() == [[0, 0, 10, 20]] and record.ignore_labels.tolist() == [1]
+    assert record.background.tolist() == [1, 1]
+
+
+def test_unknown_folder_says_what_was_expected(tmp_path):
+    with pytest.raises(ValueError, match="expected a COCO tar"):
+        load(tmp_path, CLASSES, 352)
+
+
+def test_teacher_fills_only_unlabelled_classes(tar):
+    record = load(tar, CLASSES, 64)[0]
+    found = [[0, 0.9, 40, 8, 60, 30], [1, 0.8, 4, 4, 20, 20], [1, 0.3, 30, 4, 36, 10]]
+    apply_teacher(record, found, positive=0.5, background=0.4)
+    assert record.labels.tolist() == [0, 1] and record.weights.tolist() == pytest.approx([1.0, 0.8])
+    assert record.ignore_labels.tolist() == [1, 1]
+    assert record.background.tolist() == pytest.approx([1.0, 0.4])
+
+
+def test_split_keeps_scenes_together(tar):
+    records = [load(tar, CLASSES, 32)[0] for _ in range(40)]
+    for i, r in enumerate(records):
+        r.original_id = f"cam{i // 2}_mp4-{i}_jpg.rf.{i:04x}.jpg"
+    train, held = split(records, 0.3)
+    names = [{r.original_id.split("_")[0] for r in part} for part in (train, held)]
+    assert held and not names[0] & names[1]
+
+
+def test_rare_classes_repeat(tar):
+    records = [load(tar, CLASSES, 32)[0] for _ in range(100)]
+    records[0].labels = np.array([1])
+    factors = repeat_factors(records, 2, threshold=0.09, most=3.0)
+    assert factors[0] == pytest.approx(3.0) and factors[1] == 1.0
+
+
+def test_batch_masks_padding_and_determinism(tar):
+    record = load(tar, CLASSES, 64)[0]
+    plan = BatchPlan([[0]], 64, Policy(mosaic=0.0, zoom=(1.0, 1.0), aspect=0.0, colour=False), 3)
+    batch = BatchSet([record])[plan]
+    top = int((batch["pixels"][0, 0] != 114).nonzero()[0, 0])
+    width = batch["boxes"][0, 0, 2] - batch["boxes"][0, 0, 0]
+    assert batch["pixels"].shape == (1, 3, 64, 64) and float(width) == pytest.approx(16)
+    assert float(batch["boxes"][0, 0, 1]) == pytest.approx(8 + top, abs=1.0)
+    assert batch["background"][0, 0].min() == 1 and batch["background"][0, 1].max() == 0
+    again = BatchSet([record])[plan]
+    assert all((batch[k] == again[k]).all() for k in batch)
+
+
+def test_mosaic_boxes_stay_on_the_canvas(tar):
+    record = load(tar, CLASSES, 64)[0]
+    for seed in range(20):
+        batch = BatchSet([record])[BatchPlan([[0, 0, 0, 0]], 96, Policy(), seed)]
+        real = batch["boxes"][0][batch["weights"][0] > 0]
+        assert (real >= 0).all() and (real <= 96).all() and (real[:, 2:] - real[:, :2] >= 3).all()
+    assert FINAL.mosaic == 0.0

@@ -1,0 +1,341 @@
+"""Trains the vovcam detector, on a CPU or a CUDA GPU, from COCO or VOC data.
+
+    python train.py --data train-0.tar --data train-1.tar --out runs/a --minutes 90
+
+Stops by itself after --minutes or --passes, whichever is first; run the same command again to
+go on from OUT/checkpoint.pt. Every checkpoint is also exported to OUT/latest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import os
+import random
+import signal
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+
+from vovcam_train import CLASSES
+from vovcam_train import data as datasets
+from vovcam_train.augment import BatchPlan, BatchSet
+from vovcam_train.ema import Ema
+from vovcam_train.evaluate import detect, measure, normalise
+from vovcam_train.export import export
+from vovcam_train.loss import LossWeights, detection_loss, imitation_loss
+from vovcam_train.model import BACKBONES, Detector, NetworkConfig, load_backbone
+from vovcam_train.schedule import Schedule, parse_stages
+from vovcam_train.teacher import FeatureTeacher, fill_labels
+
+
+def arguments() -> argparse.Namespace:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--data", action="append", required=True, help="COCO tar or folder, or VOC folder; repeatable")
+    p.add_argument("--out", type=Path, required=True, help="folder of this run")
+    p.add_argument("--minutes", type=float, default=90, help="time budget of the whole run [%(default)s]")
+    p.add_argument("--passes", type=int, default=10**9, help="image passes of the whole run [no limit]")
+    p.add_argument("--piece-minutes", type=float, help="stop after this long, to be resumed later")
+    p.add_argument("--classes", default=",".join(CLASSES), help="comma-separated, in output order")
+    p.add_argument("--backbone", choices=list(BACKBONES), default="vovnet27_slim")
+    p.add_argument("--start-from", type=Path, help="backbone (.safetensors or .pt), the authors' names or ours")
+    p.add_argument("--start-whole", action="store_true", help="take every tensor that fits from --start-from")
+    p.add_argument("--exclude-set", action="append", default=[], help="value of an image's `set` to leave out")
+    p.add_argument("--terms", type=Path, help="JSON, set name → terms, copied into the manifest")
+    p.add_argument("--stages", type=parse_stages, default="0.25:160,0.5:192,0.75:256,1:320", help="[%(default)s]")
+    p.add_argument("--batch", type=int, default=16)
+    p.add_argument("--lr", type=float, default=2e-3)
+    p.add_argument("--warmup-steps", type=int, default=500)
+    p.add_argument("--weight-decay", type=float, default=0.03)
+    p.add_argument("--long-side", type=int, default=352, help="photos are kept at this many pixels [%(default)s]")
+    p.add_argument("--held-out", type=float, default=0.04, help="share of scenes kept for measuring [%(default)s]")
+    p.add_argument("--teacher", help="YOLOX ONNX file; fills in labels that a set does not have")
+    p.add_argument("--teacher-cache", type=Path, help="JSON with the filled-in labels [OUT/teacher.json]")
+    p.add_argument("--imitate", type=float, default=2.0, help="weight of the teacher's features [%(default)s]")
+    p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    p.add_argument("--threads", type=int, default=os.cpu_count())
+    p.add_argument("--workers", type=int, default=1, help="loader processes [%(default)s]")
+    p.add_argument("--save-every", type=float, default=5, help="minutes between checkpoints [%(default)s]")
+    p.add_argument("--measure-every", type=float, default=25, help="minutes between held-out figures [%(default)s]")
+    p.add_argument("--seed", type=int, default=0)
+    return p.parse_args()
+
+
+class Plans(torch.utils.data.Sampler):
+    """Draws batches for as long as the trainer runs; reads the schedule through `trainer`."""
+
+    def __init__(self, trainer: "Trainer", factors: np.ndarray):
+        self.trainer, self.share = trainer, factors / factors.sum()
+
+    def __iter__(self):
+        rng = np.random.default_rng((self.trainer.args.seed, self.trainer.step))
+        bag: collections.deque[int] = collections.deque()
+        while True:
+            progress = self.trainer.progress()
+            policy = self.trainer.schedule.policy(progress)
+            picks = []
+            for _ in range(self.trainer.args.batch):
+                count = 4 if rng.uniform() < policy.mosaic else 1
+                while len(bag) < count:
+                    bag.extend(self._epoch(rng))
+                picks.append([bag.popleft() for _ in range(count)])
+            jitter = int(rng.integers(-1, 2)) if progress < 0.9 else 0
+            yield BatchPlan(picks, self.trainer.schedule.side(progress, jitter), policy, int(rng.integers(2**62)))
+
+    def _epoch(self, rng) -> list[int]:
+        """One weighted epoch: every photo about factor / mean factor times, in random order."""
+        expected = self.share * len(self.share)
+        counts = np.floor(expected + rng.uniform(size=len(expected))).astype(int)
+        return rng.permutation(np.repeat(np.arange(len(counts)), counts)).tolist()
+
+
+class Trainer:
+    def __init__(self, args: argparse.Namespace):
+        self.args = args
+        self.classes = tuple(args.classes.split(","))
+        self.schedule = Schedule(args.stages, args.lr, args.warmup_steps)
+        self.device = torch.device(args.device)
+        args.out.mkdir(parents=True, exist_ok=True)
+        torch.set_num_threads(args.threads)
+        cv2.setNumThreads(1)
+        torch.backends.cudnn.benchmark = True
+        for seed in (torch.manual_seed, random.seed, np.random.seed):
+            seed(args.seed)
+        self.step, self.passes, self.elapsed_s = 0, 0, 0.0
+        self.stop = False
+        self._load_data()
+        self._build()
+        self._resume()
+
+    def _load_data(self) -> None:
+        a = self.args
+        records = [r for path in a.data for r in datasets.load(path, self.classes, a.long_side, set(a.exclude_set))]
+        self.train_set, self.held_out = datasets.split(records, a.held_out)
+        self.teacher = None
+        if a.teacher:
+            cache = a.teacher_cache or a.out / "teacher.json"
+            filled = fill_labels(a.teacher, self.train_set, self.classes, cache, threads=a.threads)
+            for r in self.train_set:
+                datasets.apply_teacher(r, filled[r.key], positive=0.5, background=0.4)
+            if a.imitate > 0:
+                self.teacher = FeatureTeacher(a.teacher, a.threads)
+        boxes = collections.Counter(self.classes[c] for r in self.train_set for c in r.labels)
+        self.log(f"{len(self.train_set)} photos, {len(self.held_out)} held out; boxes: {dict(boxes)}")
+
+    def _build(self) -> None:
+        a = self.args
+        self.model = Detector(NetworkConfig(classes=len(self.classes), backbone=a.backbone))
+        if a.start_from:
+            self.log(start_from(self.model, a.start_from, a.start_whole))
+        self.model.to(self.device, memory_format=torch.channels_last)
+        width = self.model.config.neck_width
+        channels = self.teacher.channels if self.teacher else {}
+        self.adapters = nn.ModuleDict({f"s{s}": nn.Conv2d(width, c, 1) for s, c in channels.items()}).to(self.device)
+        for m in self.model.modules():
+            if isinstance(m, nn.BatchNorm2d):
+                m.momentum = 0.03
+        self.ema = Ema(self.model)
+        parameters = [*self.model.parameters(), *self.adapters.parameters()]
+        decay = [p for p in parameters if p.ndim > 1]
+        plain = [p for p in parameters if p.ndim <= 1]
+        groups = [{"params": decay, "weight_decay": a.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=a.lr, fused=True)
+        # bf16 needs no loss scaling; it is used wherever the device has it.
+        bf16 = self.device.type == "cpu" or torch.cuda.is_bf16_supported()
+        dtype = torch.bfloat16 if bf16 else torch.float16
+        self.autocast = lambda: torch.autocast(self.device.type, dtype)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=not bf16)
+
+    def _resume(self) -> None:
+        path = self.args.out / "checkpoint.pt"
+        if not path.exists():
+            return
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.ema.model.load_state_dict(state["ema"])
+        self.ema.steps = self.step = state["step"]
+        if state["adapters"].keys() == self.adapters.state_dict().keys():
+            self.adapters.load_state_dict(state["adapters"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        else:
+            self.log("the teacher came or went since the checkpoint: the optimizer starts afresh")
+        self.passes, self.elapsed_s = state["passes"], state["elapsed_s"]
+        self.log(f"resumed '{path}' at {self.passes} passes, {self.elapsed_s / 60:.1f} minutes")
+
+    def log(self, text: str) -> None:
+        line = f"{time.strftime('%H:%M:%S')} {text}"
+        print(line, flush=True)
+        with (self.args.out / "log.txt").open("a") as file:
+            file.write(line + "\n")
+
+    def progress(self) -> float:
+        return min(1.0, max(self.elapsed_s / (self.args.minutes * 60), self.passes / self.args.passes))
+
+    def save(self) -> None:
+        state = {
+            "model": self.model.state_dict(), "ema": self.ema.model.state_dict(),
+            "adapters": self.adapters.state_dict(), "optimizer": self.optimizer.state_dict(),
+            "step": self.step, "passes": self.passes, "elapsed_s": self.elapsed_s,
+            "network": {**asdict(self.model.config), "strides": list(self.model.config.strides)},
+            "classes": list(self.classes), "training": self.provenance(),
+        }  # fmt: skip
+        part = self.args.out / "checkpoint.pt.part"
+        torch.save(state, part)
+        part.replace(self.args.out / "checkpoint.pt")
+        latest = self.args.out / "latest"
+        latest.mkdir(exist_ok=True)
+        name = self.args.backbone + ".json"
+        export(self.ema.model, latest / name, self.classes, self.provenance(), [])
+
+    def provenance(self) -> dict:
+        terms = json.loads(self.args.terms.read_text()) if self.args.terms else {}
+        counts = collections.Counter(r.set for r in self.train_set)
+        return {
+            "recipe": "models/training/train.py",
+            "image_passes": self.passes,
+            "teacher": "YOLOX-nano (Megvii, Apache-2.0)" if self.args.teacher else None,
+            "data": [{"name": s, "terms": terms.get(s, "not stated"), "images": n} for s, n in counts.most_common()],
+        }
+
+    def measure(self) -> None:
+        if not self.held_out:
+            return
+        start = time.time()
+        self.ema.model.eval()
+        found = detect(self.ema.model, self.held_out, self.args.stages[-1][1], self.autocast)
+        figures = measure(self.held_out, found, self.classes)
+        row = {"passes": self.passes, "minutes": round(self.elapsed_s / 60, 1), **figures}
+        with (self.args.out / "held_out.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        per_class = " ".join(f"{c} {v['AP50']:.2f}" for c, v in figures["classes"].items())
+        self.log(f"held out: AP50 {figures['AP50']:.4f} AP {figures['AP']:.4f} ({time.time() - start:.0f} s) {per_class}")
+
+    def _teach(self, pixels: torch.Tensor) -> dict[int, torch.Tensor]:
+        """The teacher's features of the batch, seen half as large again where that helps it."""
+        side = pixels.shape[-1]
+        larger = min(416, round(side * 1.5 / 32) * 32)
+        bgr = pixels.flip(1).float()
+        if larger > side:
+            bgr = nn.functional.interpolate(bgr, (larger, larger), mode="bilinear", align_corners=False)
+        features = self.teacher(bgr.cpu().numpy())
+        return {s: torch.from_numpy(f).to(self.device) for s, f in features.items()}
+
+    def train_step(self, batch: dict[str, torch.Tensor]) -> dict[str, float]:
+        progress = self.progress()
+        lr = self.schedule.learning_rate(progress, self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        batch = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
+        imitate = self.args.imitate * self.schedule.imitation(progress) if self.teacher else 0.0
+        wanted = self._teach(batch["pixels"]) if imitate > 0 else {}
+        with self.autocast():
+            features = self.model.features(normalise(batch["pixels"]))
+            outputs = self.model.predict(features)
+            if wanted:
+                likeness = imitation_loss(features, self.adapters, wanted)
+        loss, parts = detection_loss(outputs, batch, LossWeights())
+        if wanted:
+            loss = loss + imitate * likeness
+            parts["imitate"] = float(likeness.detach())
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), 10.0)
+        if self.scaler.is_enabled() or torch.isfinite(norm):
+            self.scaler.step(self.optimizer)
+            self.ema.update(self.model)
+        else:
+            self.log(f"step {self.step}: gradient is not finite, step left out")
+        self.scaler.update()
+        return parts
+
+    def _loader(self):
+        factors = datasets.repeat_factors(self.train_set, len(self.classes), threshold=0.12, most=3.0)
+        return torch.utils.data.DataLoader(
+            BatchSet(self.train_set), batch_size=None, sampler=Plans(self, factors), num_workers=self.args.workers,
+            prefetch_factor=3 if self.args.workers else None, pin_memory=self.device.type == "cuda",
+        )  # fmt: skip
+
+    def run(self) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stop", True))
+        (self.args.out / "pid").write_text(str(os.getpid()))
+        self.model.train()
+        last = began = saved = measured = time.monotonic()
+        meter = Meter(self.passes)
+        for batch in self._loader():
+            meter.add(self.train_step(batch))
+            self.step += 1
+            self.passes += len(batch["pixels"])
+            now = time.monotonic()
+            self.elapsed_s, last = self.elapsed_s + now - last, now
+            if line := meter.line(now, self.passes):
+                side, lr = batch["pixels"].shape[-1], self.optimizer.param_groups[0]["lr"]
+                self.log(f"passes {self.passes} progress {self.progress():.3f} side {side} lr {lr:.2e} {line}")
+            piece_over = self.args.piece_minutes and now - began > self.args.piece_minutes * 60
+            if self.progress() >= 1 or piece_over or self.stop:
+                break
+            if now - saved > self.args.save_every * 60:
+                self.save()
+                saved = now
+            if now - measured > self.args.measure_every * 60:
+                self.measure()
+                measured = now
+        self.save()
+        if self.progress() >= 1:
+            self.measure()
+            self.log("done")
+        else:
+            self.log("stopped before the end; the same command goes on from here")
+
+
+class Meter:
+    """Mean losses and speed since the last line; one line per 30 s."""
+
+    def __init__(self, passes: int):
+        self.since, self.passes, self.steps = time.monotonic(), passes, 0
+        self.sums: collections.Counter[str] = collections.Counter()
+
+    def add(self, parts: dict[str, float]) -> None:
+        self.sums.update(parts)
+        self.steps += 1
+
+    def line(self, now: float, passes: int) -> str | None:
+        if now - self.since < 30:
+            return None
+        means = " ".join(f"{k} {v / self.steps:.3f}" for k, v in self.sums.items())
+        text = f"{means} {(passes - self.passes) / (now - self.since):.1f} images/s"
+        self.since, self.passes, self.steps = now, passes, 0
+        self.sums.clear()
+        return text
+
+
+def start_from(model: Detector, path: Path, whole: bool) -> str:
+    """Takes weights from a checkpoint; says what was taken."""
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        state = load_file(path)
+    else:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = state.get("ema", state.get("state_dict", state.get("model", state)))
+    if not whole:
+        return f"backbone: {load_backbone(model, state)} tensors from '{path}'"
+    own = model.state_dict()
+    fitting = {k: v.float() for k, v in state.items() if k in own and own[k].shape == v.shape}
+    left = sorted(k for k in own if k not in fitting and not k.endswith("num_batches_tracked"))
+    model.load_state_dict(fitting, strict=False)
+    return f"{len(fitting)} tensors from '{path}'; fresh: {left or 'none'}"
+
+
+def main() -> None:
+    Trainer(arguments()).run()
+
+
+if __name__ == "__main__":
+    main()

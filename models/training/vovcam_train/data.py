@@ -1,0 +1,194 @@
+"""Labelled photos in memory: COCO JSON folders or tars, VOC XML folders.
+
+Images are decoded once to uint8 RGB at the training long side. A record carries, beside
+its boxes, which classes its set labels completely: for the others "no box" says nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import tarfile
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Callable, Iterator
+
+import cv2
+import numpy as np
+from PIL import Image
+
+VOC_NAMES = {"motorbike": "motorcycle"}
+
+
+@dataclass
+class Record:
+    """One photo. Boxes are x1 y1 x2 y2 in pixels of `pixels`."""
+
+    key: str
+    set: str
+    original_id: str
+    pixels: np.ndarray  # uint8 RGB [h, w, 3]
+    boxes: np.ndarray  # f32 [n, 4]
+    labels: np.ndarray  # int64 [n]
+    weights: np.ndarray  # f32 [n], 1 for a human label, the score for a teacher's
+    ignore_boxes: np.ndarray  # f32 [k, 4]
+    ignore_labels: np.ndarray  # int64 [k], -1 = every class
+    background: np.ndarray  # f32 [classes], weight of the background loss
+
+
+def _decode(data: bytes, long_side: int) -> tuple[np.ndarray, float]:
+    with Image.open(io.BytesIO(data)) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    scale = long_side / max(pixels.shape[:2])
+    if scale < 1.0:
+        size = (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale))
+        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    return np.ascontiguousarray(pixels), min(scale, 1.0)
+
+
+def _record(key, info, data, objects, classes, labelled, long_side) -> Record:
+    """`objects`: (class index, ignored, x1, y1, x2, y2) in pixels of the stored image."""
+    pixels, scale = _decode(data, long_side)
+    array = np.array([o[2:] for o in objects], np.float32).reshape(-1, 4) * scale
+    label = np.array([o[0] for o in objects], np.int64)
+    crowd = np.array([bool(o[1]) for o in objects], bool)
+    background = np.array([c in labelled for c in classes], np.float32)
+    return Record(
+        key, info.get("set", "data"), str(info.get("original_id", key)), pixels,
+        array[~crowd], label[~crowd], np.ones((~crowd).sum(), np.float32),
+        array[crowd], label[crowd], background,
+    )  # fmt: skip
+
+
+def _read_coco(doc: dict, name: str, read: Callable[[str], bytes], classes, long_side, exclude) -> Iterator[Record]:
+    index = {c: i for i, c in enumerate(classes)}
+    names = {c["id"]: c["name"] for c in doc["categories"]}
+    present = [n for n in names.values() if n in index]
+    objects: dict[int, list] = {}
+    for a in doc["annotations"]:
+        if (cls := index.get(names[a["category_id"]])) is not None:
+            x, y, w, h = a["bbox"]
+            objects.setdefault(a["image_id"], []).append((cls, a.get("iscrowd", 0), x, y, x + w, y + h))
+    for info in doc["images"]:
+        if info.get("set") in exclude:
+            continue
+        labelled = info.get("labelled", present)
+        file_name = info["file_name"]
+        yield _record(
+            f"{name}/{file_name}", info, read(file_name), objects.get(info["id"], []), classes, labelled, long_side
+        )
+
+
+def _coco_tar(path: Path, classes, long_side, exclude) -> Iterator[Record]:
+    with tarfile.open(path) as tar:
+        members = {m.name: m for m in tar.getmembers() if m.isfile()}
+        lists = [n for n in members if PurePosixPath(n).name == "annotations.json"]
+        if len(lists) != 1:
+            raise ValueError(f"'{path}': expected one 'annotations.json' in the tar, found {len(lists)}")
+        root = PurePosixPath(lists[0]).parent
+        doc = json.load(tar.extractfile(members[lists[0]]))
+
+        def read(name: str) -> bytes:
+            return tar.extractfile(members[str(root / "images" / name)]).read()
+
+        yield from _read_coco(doc, path.stem, read, classes, long_side, exclude)
+
+
+def _coco_folder(path: Path, classes, long_side, exclude) -> Iterator[Record]:
+    doc = json.loads((path / "annotations.json").read_text())
+    images = path / "images" if (path / "images").is_dir() else path
+    yield from _read_coco(doc, path.name, lambda n: (images / n).read_bytes(), classes, long_side, exclude)
+
+
+def _voc_folder(path: Path, classes, long_side) -> Iterator[Record]:
+    index = {c: i for i, c in enumerate(classes)}
+    for file in sorted((path / "Annotations").glob("*.xml")):
+        root = ET.parse(file).getroot()
+        objects = []
+        for o in root.iter("object"):
+            name = o.findtext("name")
+            cls = index.get(VOC_NAMES.get(name, name))
+            if cls is None:
+                continue
+            box = o.find("bndbox")
+            x1, y1, x2, y2 = (float(box.findtext(k)) for k in ("xmin", "ymin", "xmax", "ymax"))
+            # VOC counts pixels from 1 and includes the last one.
+            objects.append((cls, o.findtext("difficult") == "1", x1 - 1, y1 - 1, x2, y2))
+        data = (path / "JPEGImages" / root.findtext("filename")).read_bytes()
+        info = {"set": path.name, "original_id": file.stem}
+        yield _record(f"{path.name}/{file.stem}", info, data, objects, classes, classes, long_side)
+
+
+def load(path: str | Path, classes, long_side: int, exclude=()) -> list[Record]:
+    """Reads a COCO tar, a COCO folder (`annotations.json`, `images/`) or a VOC folder
+    (`Annotations/`, `JPEGImages/`). Sets named in `exclude` are left out before decoding."""
+    path = Path(path)
+    if path.is_file():
+        return list(_coco_tar(path, classes, long_side, exclude))
+    if (path / "annotations.json").is_file():
+        return list(_coco_folder(path, classes, long_side, exclude))
+    if (path / "Annotations").is_dir():
+        return list(_voc_folder(path, classes, long_side))
+    raise ValueError(f"'{path}': expected a COCO tar, a folder with 'annotations.json', or a VOC folder")
+
+
+def scene(record: Record) -> str:
+    """Frames of one video, and copies of one photo, share a scene name."""
+    name = re.sub(r"\.rf\.[0-9a-f]+.*$", "", record.original_id)
+    return f"{record.set}:{re.sub(r'_mp4.*$', '', name)}"
+
+
+def split(records: list[Record], share: float) -> tuple[list[Record], list[Record]]:
+    """(train, held out); by a hash of the scene, so that the split never moves and no scene is on both sides."""
+
+    def held(r: Record) -> bool:
+        digest = hashlib.sha256(scene(r).encode()).digest()
+        return int.from_bytes(digest[:4], "big") / 2**32 < share
+
+    return [r for r in records if not held(r)], [r for r in records if held(r)]
+
+
+def _best_iou(box: np.ndarray, boxes: np.ndarray) -> float:
+    if not len(boxes):
+        return 0.0
+    inter = np.clip(np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2]), 0, None).prod(1)
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    return float((inter / (area + (box[2:] - box[:2]).prod() - inter + 1e-9)).max())
+
+
+def apply_teacher(record: Record, found: list[list[float]], positive: float, background: float) -> None:
+    """Adds a teacher's detections for the classes that the record's set does not label:
+    score ≥ `positive` becomes a box of that weight, less becomes a region without loss;
+    elsewhere background counts with weight `background` instead of 0."""
+    unlabelled = record.background == 0
+    boxes, labels, weights, ignored = [], [], [], []
+    for cls, score, *xyxy in found:
+        box = np.array(xyxy, np.float32)
+        if not unlabelled[cls] or _best_iou(box, record.boxes[record.labels == cls]) > 0.4:
+            continue
+        if score >= positive:
+            boxes.append(box), labels.append(cls), weights.append(score)
+        else:
+            ignored.append((box, cls))
+    if boxes:
+        record.boxes = np.concatenate([record.boxes, np.stack(boxes)])
+        record.labels = np.concatenate([record.labels, np.array(labels, np.int64)])
+        record.weights = np.concatenate([record.weights, np.array(weights, np.float32)])
+    if ignored:
+        record.ignore_boxes = np.concatenate([record.ignore_boxes, np.stack([b for b, _ in ignored])])
+        record.ignore_labels = np.concatenate([record.ignore_labels, np.array([c for _, c in ignored], np.int64)])
+    record.background = np.where(unlabelled, np.float32(background), record.background)
+
+
+def repeat_factors(records: list[Record], classes: int, threshold: float, most: float) -> np.ndarray:
+    """Sampling weight per record: max over its classes of sqrt(threshold / image share),
+    between 1 and `most` (Gupta et al., LVIS, arXiv 1908.03195)."""
+    share = np.zeros(classes)
+    for r in records:
+        share[np.unique(r.labels)] += 1
+    share = np.maximum(share / len(records), 1e-9)
+    per_class = np.clip(np.sqrt(threshold / share), 1.0, most)
+    return np.array([per_class[np.unique(r.labels)].max() if len(r.labels) else 0.5 for r in records])

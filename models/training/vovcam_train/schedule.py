@@ -1,0 +1,56 @@
+"""Everything that changes during training, as functions of progress 0…1.
+
+Progress is the larger of passes done / passes planned and time spent / time planned, so a run
+that shares its machine, is stopped and resumed, or gets slower at higher resolution still ends
+with a finished schedule.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from .augment import FINAL, Policy
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """`stages`: (progress at which it ends, input side in pixels)."""
+
+    stages: tuple[tuple[float, int], ...]
+    lr: float
+    warmup_steps: int = 500
+    hold: float = 0.3
+    last_lr: float = 0.02
+    plain_from: float = 0.82
+
+    def learning_rate(self, progress: float, step: int) -> float:
+        """Linear warm-up, held until `hold`, then a cosine down to `last_lr` of the peak."""
+        x = min(max((progress - self.hold) / (1 - self.hold), 0.0), 1.0)
+        cosine = self.last_lr + (1 - self.last_lr) * 0.5 * (1 + math.cos(math.pi * x))
+        return self.lr * cosine * min(1.0, (step + 1) / self.warmup_steps)
+
+    def side(self, progress: float, jitter: int) -> int:
+        """Input side in pixels; `jitter` in −1, 0, 1 moves it by 32, but never past the last stage's."""
+        side = next((s for end, s in self.stages if progress < end), self.stages[-1][1])
+        largest = max(s for _, s in self.stages)
+        return min(max(side + 32 * jitter, 128), largest)
+
+    def policy(self, progress: float) -> Policy:
+        return FINAL if progress >= self.plain_from else Policy()
+
+    def imitation(self, progress: float) -> float:
+        """Weight of the teacher's features, relative to the start."""
+        return max(0.0, 1.0 - progress / self.plain_from) ** 0.5 if progress < self.plain_from else 0.0
+
+
+def parse_stages(text: str) -> tuple[tuple[float, int], ...]:
+    """'0.3:160,1:320' → ((0.3, 160), (1.0, 320)). Raises ValueError on anything else."""
+    stages = []
+    for part in text.split(","):
+        end, _, side = part.partition(":")
+        stages.append((float(end), int(side)))
+    ends = [e for e, _ in stages]
+    if ends != sorted(ends) or ends[-1] != 1.0 or any(s % 32 or s < 64 for _, s in stages):
+        raise ValueError(f"stages '{text}': expected rising ends up to 1 and sides that are multiples of 32")
+    return tuple(stages)
