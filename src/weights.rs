@@ -292,7 +292,7 @@ fn parse_manifest(bytes: &[u8], origin: &str) -> Result<Manifest, ModelError> {
             manifest.std
         )));
     }
-    if manifest.input_size == 0 || manifest.input_size % 32 != 0 {
+    if manifest.input_size == 0 || !manifest.input_size.is_multiple_of(32) {
         return Err(bad(format!(
             "input_size: expected a multiple of 32, got {}",
             manifest.input_size

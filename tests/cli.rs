@@ -1,5 +1,11 @@
 //! The program as a person runs it: good runs, and every kind of bad input.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test may panic, and says what it skipped"
+)]
+
 use assert_cmd::Command;
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -1,5 +1,11 @@
 //! The CPU engine allocates nothing once it has seen a picture size.
 //! Alone in its binary, because it counts every allocation of the process.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test may panic, and says what it skipped"
+)]
 #![allow(unsafe_code, reason = "a global allocator is an unsafe trait")]
 
 use std::alloc::{GlobalAlloc, Layout, System};

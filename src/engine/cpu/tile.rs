@@ -4,6 +4,11 @@
 //! channel of every kernel tap, each pixel's value is splatted and multiplied with a vector of
 //! sixteen output channels' weights. All sums stay in registers from the bias to the ReLU.
 //! The 36 products of a Winograd convolution are the same kernel with one tap and no bias.
+
+#![allow(
+    clippy::needless_range_loop,
+    reason = "one index runs over several register arrays at once"
+)]
 #![allow(
     unsafe_code,
     reason = "register tiles over raw planes; the plan has checked every extent"

@@ -6,6 +6,11 @@
 //! matrix kernel of [`super::tile`] multiplies each point's channels with that point's weights,
 //! and *scatter* transforms 36 sums back to 4×4 outputs, adds the bias and clamps.
 //! The weights are transformed once, at load ([`super::pack`]).
+
+#![allow(
+    clippy::needless_range_loop,
+    reason = "one index runs over several register arrays at once"
+)]
 #![allow(
     unsafe_code,
     reason = "transforms over raw planes; the plan has checked every extent"
