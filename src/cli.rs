@@ -160,3 +160,34 @@ fn load_detector(settings: &Settings, in_file: bool) -> Result<(Model, Detector)
     let detector = Detector::new(&model, &options)?;
     Ok((model, detector))
 }
+
+/// Refuses to save annotated pictures over the pictures that are read.
+fn keep_apart<'a>(
+    save: Option<&Path>,
+    mut inputs: impl Iterator<Item = &'a Path>,
+) -> Result<(), Failure> {
+    let Some(save) = save else { return Ok(()) };
+    // a folder that does not exist yet holds no inputs
+    let Ok(target) = save.canonicalize() else {
+        return Ok(());
+    };
+    let folder = |input: &Path| {
+        let path = input.canonicalize().ok()?;
+        if path.is_dir() {
+            Some(path)
+        } else {
+            path.parent().map(Path::to_owned)
+        }
+    };
+    match inputs.any(|input| folder(input).is_some_and(|folder| folder == target)) {
+        false => Ok(()),
+        true => Err(Failure::new(
+            USAGE,
+            format!(
+                "'{}' holds the pictures that are read and annotated ones would overwrite them: \
+                 give --save another folder",
+                save.display()
+            ),
+        )),
+    }
+}

@@ -283,6 +283,24 @@ fn without_source_and_camera_the_error_names_what_to_try() {
 }
 
 #[test]
+fn annotated_pictures_never_overwrite_what_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let photo = dir.path().join("photo.jpg");
+    image::RgbImage::new(40, 30).save(&photo).unwrap();
+    let (folder, photo) = (dir.path().to_str().unwrap(), photo.to_str().unwrap());
+    fails(
+        &["detect", photo, "--save", folder],
+        2,
+        &["overwrite", "another folder"],
+    );
+    fails(
+        &["--source", folder, "--save", folder],
+        2,
+        &["overwrite", "another folder"],
+    );
+}
+
+#[test]
 fn doctor_always_answers() {
     let (stdout, _) = run(&["doctor"], 0);
     for part in [

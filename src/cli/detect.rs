@@ -61,6 +61,10 @@ pub(super) fn run(args: DetectArgs) -> Result<(), Failure> {
     settings
         .validate()
         .map_err(|e| super::config_failure(e, false))?;
+    super::keep_apart(
+        args.save.as_deref(),
+        args.images.iter().map(PathBuf::as_path),
+    )?;
     let (model, mut detector) = load_detector(&settings, false)?;
     let labels = Labels::new(&model.manifest.classes);
     let mut outputs = Outputs {

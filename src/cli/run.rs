@@ -27,6 +27,9 @@ pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
     let in_file = args.config.is_some();
     let settings = args.merged()?;
     let spec = source(&settings)?;
+    if let SourceSpec::Pictures(path) = &spec {
+        super::keep_apart(settings.save.as_deref(), std::iter::once(path.as_path()))?;
+    }
     let (model, detector) = load_detector(&settings, in_file)?;
     let stop = Stop::default();
     stop_on_signals(&stop)?;
