@@ -1,0 +1,149 @@
+//! Every kind of log line, with everything known and with nothing known, against the schema.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+use vovcam::board::Board;
+use vovcam::capture::SourceEvent;
+use vovcam::frame::{Frame, Size};
+use vovcam::metrics::{Energy, Snapshot};
+use vovcam::postprocess::{BBox, Detection};
+use vovcam::sink::jsonl::{JsonlWriter, ModelRecord, PowerRecord, RunRecord, SCHEMA};
+use vovcam::sink::{Labels, Report, StageTimes};
+use vovcam::units::{Celsius, Joules, Watts};
+
+const SIZE: Size = Size::new(64, 48);
+
+fn known() -> Snapshot {
+    Snapshot {
+        fps: Some(29.97),
+        latency_p95: Some(Duration::from_millis(41)),
+        energy: Some(Energy {
+            average: Watts(27.3),
+            per_frame: Some(Joules(0.91)),
+            window: Duration::from_secs(5),
+            scope: "VDD_IN".to_owned(),
+            source: "ina3221".to_owned(),
+        }),
+        temperature: Some(Celsius(51.25)),
+        ..Snapshot::default()
+    }
+}
+
+fn report(stats: Snapshot) -> Report {
+    let bbox = BBox::clamped(1.04, 2.0, 11.0, 22.0, SIZE);
+    Report {
+        frame: Arc::new(Frame::from_rgb(7, SIZE, vec![0; 3 * SIZE.area()])),
+        detections: vec![Detection {
+            class_id: 0,
+            score: 0.8347,
+            bbox,
+        }],
+        times: StageTimes {
+            inference: Duration::from_micros(14_004),
+            ..StageTimes::default()
+        },
+        dropped: 2,
+        stats: Arc::new(stats),
+    }
+}
+
+fn write_all(path: &str, stats: &Snapshot, filled: bool) {
+    let classes = ["person".to_owned()];
+    let board = Board {
+        model: "Orin".to_owned(),
+        l4t: None,
+        power_mode: Some("15W".to_owned()),
+    };
+    let mut log = JsonlWriter::create(path).unwrap();
+    log.run(&RunRecord {
+        schema: SCHEMA,
+        run_id: "1-2".to_owned(),
+        ts: jiff::Timestamp::UNIX_EPOCH,
+        version: "0.1.0",
+        source: "pattern",
+        model: ModelRecord {
+            name: "m",
+            sha256: &"0".repeat(64),
+            input_size: 320,
+        },
+        engine: "cpu",
+        board: filled.then_some(&board),
+        power: filled.then_some(PowerRecord {
+            source: "ina3221",
+            scope: "VDD_IN",
+        }),
+        classes: &classes,
+    });
+    log.frame(&report(stats.clone()), &Labels::new(&classes));
+    log.stats(stats);
+    log.event(&SourceEvent::Lost("unplugged".to_owned()).into());
+    log.event(&SourceEvent::Found.into());
+    log.finish().unwrap();
+}
+
+fn schema() -> jsonschema::Validator {
+    let schema = serde_json::from_str(include_str!("../assets/vovcam.v1.schema.json")).unwrap();
+    jsonschema::validator_for(&schema).unwrap()
+}
+
+#[test]
+fn every_line_is_valid_with_everything_known_and_with_nothing_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log.jsonl");
+    let path = path.to_str().unwrap();
+    std::fs::write(path, "{\"type\":\"frame\",\"torn").unwrap();
+    write_all(path, &known(), true);
+    write_all(path, &Snapshot::default(), false);
+    let text = std::fs::read_to_string(path).unwrap();
+    let mut lines = text.lines();
+    assert!(
+        lines.next().unwrap().ends_with("torn"),
+        "the torn line is closed, not joined"
+    );
+    let lines: Vec<Value> = lines
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 10);
+    for line in &lines {
+        let errors: Vec<String> = schema().iter_errors(line).map(|e| e.to_string()).collect();
+        assert!(errors.is_empty(), "{line}: {errors:?}");
+    }
+    let (full, empty) = (&lines[1], &lines[6]);
+    assert_eq!(full["ts"], "1970-01-01T00:00:00.000Z");
+    assert_eq!(
+        full["energy"],
+        json!({"j": 0.91, "window_s": 5.0, "avg_w": 27.3, "fps": 29.97})
+    );
+    let detection = json!({"class_id": 0, "label": "person", "score": 0.835, "bbox": [1.0, 2.0, 10.0, 20.0], "area_class": "small"});
+    assert_eq!(full["detections"], json!([detection]));
+    assert_eq!(
+        (&empty["energy"], &lines[7]["fps"]),
+        (&Value::Null, &Value::Null),
+        "unknown is null, never 0"
+    );
+}
+
+#[test]
+fn the_schema_refuses_wrong_lines() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log.jsonl");
+    write_all(path.to_str().unwrap(), &known(), true);
+    let text = std::fs::read_to_string(path).unwrap();
+    let good: Value = serde_json::from_str(text.lines().nth(1).unwrap()).unwrap();
+    let schema = schema();
+    assert!(schema.is_valid(&good));
+    for (pointer, wrong) in [
+        ("/type", json!("frames")),
+        ("/ts", json!("yesterday")),
+        ("/frame_id", json!(-1)),
+        ("/detections/0/bbox", json!([1, 2, 3])),
+        ("/detections/0/score", json!(1.5)),
+        ("/energy", json!(0)),
+    ] {
+        let mut line = good.clone();
+        *line.pointer_mut(pointer).unwrap() = wrong;
+        assert!(!schema.is_valid(&line), "{pointer} was not refused");
+    }
+}
