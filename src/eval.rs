@@ -1,0 +1,250 @@
+//! How good the boxes are: average precision as COCO and PASCAL VOC define it.
+//!
+//! ```text
+//!  Dataset ──Frame──▶ detector ──▶ Predictions ──▶ Evaluation ──▶ table, JSON
+//!                 results file ──▶
+//! ```
+
+pub mod coco;
+pub mod dataset;
+mod pictures;
+pub mod predictions;
+pub mod report;
+pub mod voc;
+
+use crate::frame::Frame;
+use crate::postprocess::Detection;
+use coco::CocoMetrics;
+use dataset::{ClassMap, Dataset, DatasetError};
+use predictions::{Prediction, Predictions};
+use serde::Serialize;
+use std::error::Error;
+use voc::VocMetrics;
+
+/// Least score with which a detector should be evaluated: precision at high recall is part of AP.
+pub const MIN_SCORE: f32 = 0.001;
+
+/// The format string of the JSON report.
+pub const FORMAT: &str = "vovcam-eval.v1";
+
+/// How to evaluate.
+#[derive(Clone, Copy, Debug)]
+pub struct EvalOptions {
+    /// Detections of an image that [`detect`] keeps, the best scores; COCO's figure is 100.
+    pub max_detections: usize,
+    /// Classes with fewer boxes are listed but not part of the means: the AP of a handful of
+    /// boxes is noise.
+    pub min_boxes: usize,
+}
+
+impl Default for EvalOptions {
+    fn default() -> EvalOptions {
+        EvalOptions {
+            max_detections: 100,
+            min_boxes: 1,
+        }
+    }
+}
+
+/// Why a data set could not be searched.
+#[derive(Debug, thiserror::Error)]
+pub enum EvalError {
+    /// A picture could not be read.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    /// The detector failed.
+    #[error("detection failed on the picture '{picture}'")]
+    Detect {
+        /// The picture's file name.
+        picture: String,
+        /// What the detector said.
+        source: Box<dyn Error + Send + Sync>,
+    },
+}
+
+/// Runs a detector over the data set, one picture in memory at a time. The frame's id is the
+/// picture's index, its name the file name.
+///
+/// Detections of classes that an image does not label are dropped before the best
+/// [`EvalOptions::max_detections`] are kept, so that they do not crowd out the others.
+///
+/// # Errors
+/// When a picture is missing or damaged, or the detector fails.
+pub fn detect<E: Into<Box<dyn Error + Send + Sync>>>(
+    dataset: &mut Dataset,
+    classes: &ClassMap,
+    options: &EvalOptions,
+    mut detector: impl FnMut(&Frame) -> Result<Vec<Detection>, E>,
+) -> Result<Predictions, EvalError> {
+    dataset.check_pictures()?;
+    let mut predictions = Predictions::with_images(dataset.images.len());
+    for image in 0..dataset.images.len() {
+        let frame = dataset.read(image)?;
+        let found = detector(&frame).map_err(|error| EvalError::Detect {
+            picture: dataset.images[image].file_name.clone(),
+            source: error.into(),
+        })?;
+        for detection in &found {
+            match classes.category(detection.class_id) {
+                Some(category) => {
+                    predictions.push(dataset, image, Prediction::new(category, detection));
+                }
+                None => predictions.drop_one(),
+            }
+        }
+        predictions.truncate(image, options.max_detections);
+    }
+    Ok(predictions)
+}
+
+/// What was evaluated and how it did; serialises to the JSON report.
+#[derive(Clone, Debug, Serialize)]
+pub struct Evaluation {
+    /// Always [`FORMAT`].
+    pub format: &'static str,
+    /// The data set's name.
+    pub dataset: String,
+    /// What found the boxes; `None` when they came from a results file.
+    pub detector: Option<DetectorInfo>,
+    /// Pictures.
+    pub images: usize,
+    /// Boxes to be found.
+    pub boxes: usize,
+    /// Boxes that count neither way.
+    pub ignored_boxes: usize,
+    /// Detections that were judged.
+    pub detections: usize,
+    /// Detections of classes that their image does not label.
+    pub dropped_detections: usize,
+    /// Least boxes of a class in the means.
+    pub min_boxes: usize,
+    /// Classes in the means.
+    pub classes_in_mean: usize,
+    /// COCO's figures, means over classes.
+    pub coco: CocoMetrics,
+    /// VOC's figures, means over classes.
+    pub voc: VocMetrics,
+    /// Class by class.
+    pub classes: Vec<ClassEvaluation>,
+    /// What was left out and why.
+    pub notes: Vec<String>,
+}
+
+/// What produced the detections, so that the report stands alone.
+#[derive(Clone, Debug, Serialize)]
+pub struct DetectorInfo {
+    /// The model's name.
+    pub model: String,
+    /// SHA-256 of its weights.
+    pub sha256: String,
+    /// The engine's description of itself.
+    pub engine: String,
+    /// Input size as asked for, such as `320` or `320x320`.
+    pub input: String,
+    /// Least score.
+    pub min_score: f32,
+    /// NMS threshold.
+    pub nms_iou: f32,
+}
+
+/// One class.
+#[derive(Clone, Debug, Serialize)]
+pub struct ClassEvaluation {
+    /// Its name.
+    pub name: String,
+    /// Its id in the data set.
+    pub category_id: i64,
+    /// Pictures that label it completely.
+    pub images: usize,
+    /// Boxes to be found.
+    pub boxes: usize,
+    /// Boxes that count neither way.
+    pub ignored_boxes: usize,
+    /// Detections that were judged.
+    pub detections: usize,
+    /// Whether it has enough boxes to be part of the means.
+    pub in_mean: bool,
+    /// COCO's figures.
+    pub coco: CocoMetrics,
+    /// VOC's figures.
+    pub voc: VocMetrics,
+}
+
+/// Compares predictions with the data set's boxes.
+pub fn evaluate(dataset: &Dataset, predictions: &Predictions, options: &EvalOptions) -> Evaluation {
+    let classes: Vec<ClassEvaluation> = (0..dataset.categories.len())
+        .map(|category| evaluate_class(dataset, predictions, options, category))
+        .collect();
+    let in_mean = classes.iter().filter(|class| class.in_mean);
+    let count = |of: fn(&ClassEvaluation) -> usize| classes.iter().map(of).sum();
+    Evaluation {
+        format: FORMAT,
+        dataset: dataset.name(),
+        detector: None,
+        images: dataset.images.len(),
+        boxes: count(|class| class.boxes),
+        ignored_boxes: count(|class| class.ignored_boxes),
+        detections: predictions.len(),
+        dropped_detections: predictions.dropped(),
+        min_boxes: options.min_boxes,
+        classes_in_mean: in_mean.clone().count(),
+        coco: CocoMetrics::mean(in_mean.clone().map(|class| &class.coco)),
+        voc: VocMetrics::mean(in_mean.map(|class| &class.voc)),
+        notes: dataset.notes.clone(),
+        classes,
+    }
+}
+
+fn evaluate_class(
+    dataset: &Dataset,
+    predictions: &Predictions,
+    options: &EvalOptions,
+    category: usize,
+) -> ClassEvaluation {
+    let images = &dataset.images;
+    let truths = || {
+        let truths = images.iter().flat_map(|image| &image.truths);
+        truths.filter(|truth| truth.category == category)
+    };
+    let boxes = truths().filter(|truth| !truth.ignore).count();
+    let detections = (0..images.len()).flat_map(|image| predictions.of_image(image));
+    ClassEvaluation {
+        name: dataset.categories[category].name.clone(),
+        category_id: dataset.categories[category].id,
+        images: images
+            .iter()
+            .filter(|image| image.labelled[category])
+            .count(),
+        boxes,
+        ignored_boxes: truths().count() - boxes,
+        detections: detections
+            .filter(|found| found.category == category)
+            .count(),
+        in_mean: boxes >= options.min_boxes.max(1),
+        coco: coco::evaluate(dataset, predictions, category),
+        voc: voc::evaluate(dataset, predictions, category),
+    }
+}
+
+/// `None` of nothing.
+fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let (sum, count) = values.fold((0.0, 0usize), |(sum, count), value| {
+        (sum + value, count + 1)
+    });
+    (count > 0).then(|| sum / count as f64)
+}
+
+/// Shared area of two `[x, y, width, height]` boxes, 0 where they do not meet.
+fn intersection(a: &[f64; 4], b: &[f64; 4]) -> f64 {
+    let width = (a[0] + a[2]).min(b[0] + b[2]) - a[0].max(b[0]);
+    let height = (a[1] + a[3]).min(b[1] + b[3]) - a[1].max(b[1]);
+    width.max(0.0) * height.max(0.0)
+}
+
+/// Intersection over union of two `[x, y, width, height]` boxes.
+fn iou(a: &[f64; 4], b: &[f64; 4]) -> f64 {
+    match intersection(a, b) {
+        both if both > 0.0 => both / (a[2] * a[3] + b[2] * b[3] - both),
+        _ => 0.0,
+    }
+}

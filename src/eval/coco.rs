@@ -1,0 +1,348 @@
+//! Average precision and recall of boxes as COCO defines them (Lin et al. 2014,
+//! <https://cocodataset.org/#detection-eval>), with the same results as pycocotools: the same
+//! matching order, the same ties, the same 101 recall points, in f64.
+
+use super::dataset::{Dataset, ImageRecord, Truth};
+use super::predictions::{Prediction, Predictions};
+use serde::Serialize;
+use std::array::from_fn;
+
+/// IoU thresholds 0.50, 0.55 … 0.95.
+const THRESHOLDS: usize = 10;
+/// Recall 0, 0.01 … 1 at which precision is read.
+const RECALL_POINTS: usize = 101;
+/// Most detections of a class in an image.
+const MAX_DETECTIONS: usize = 100;
+
+/// Square pixels, both ends included.
+type AreaRange = (f64, f64);
+const LARGEST: f64 = 1e10;
+const ALL: AreaRange = (0.0, LARGEST);
+const SMALL: AreaRange = (0.0, 32.0 * 32.0);
+const MEDIUM: AreaRange = (32.0 * 32.0, 96.0 * 96.0);
+const LARGE: AreaRange = (96.0 * 96.0, LARGEST);
+
+/// COCO's twelve figures, 0..=1; `None` where there is no box to find.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct CocoMetrics {
+    /// Average precision over IoU 0.50:0.05:0.95.
+    pub ap: Option<f64>,
+    /// Average precision at IoU 0.50.
+    pub ap50: Option<f64>,
+    /// Average precision at IoU 0.75.
+    pub ap75: Option<f64>,
+    /// AP of objects below 32² px.
+    pub ap_small: Option<f64>,
+    /// AP of objects of 32² to 96² px.
+    pub ap_medium: Option<f64>,
+    /// AP of objects above 96² px.
+    pub ap_large: Option<f64>,
+    /// Recall with one detection of the class an image, mean over IoU 0.50:0.05:0.95.
+    pub ar_1: Option<f64>,
+    /// Recall with 10 detections.
+    pub ar_10: Option<f64>,
+    /// Recall with 100 detections.
+    pub ar_100: Option<f64>,
+    /// Recall with 100 detections of objects below 32² px.
+    pub ar_small: Option<f64>,
+    /// Recall with 100 detections of objects of 32² to 96² px.
+    pub ar_medium: Option<f64>,
+    /// Recall with 100 detections of objects above 96² px.
+    pub ar_large: Option<f64>,
+}
+
+impl CocoMetrics {
+    /// The figures in the order in which pycocotools prints them.
+    pub fn values(&self) -> [Option<f64>; 12] {
+        [
+            self.ap,
+            self.ap50,
+            self.ap75,
+            self.ap_small,
+            self.ap_medium,
+            self.ap_large,
+            self.ar_1,
+            self.ar_10,
+            self.ar_100,
+            self.ar_small,
+            self.ar_medium,
+            self.ar_large,
+        ]
+    }
+
+    /// Each figure's mean over the classes that have it.
+    pub fn mean<'a>(classes: impl Iterator<Item = &'a CocoMetrics> + Clone) -> CocoMetrics {
+        let mean = |figure: fn(&CocoMetrics) -> Option<f64>| {
+            super::mean(classes.clone().filter_map(figure))
+        };
+        CocoMetrics {
+            ap: mean(|c| c.ap),
+            ap50: mean(|c| c.ap50),
+            ap75: mean(|c| c.ap75),
+            ap_small: mean(|c| c.ap_small),
+            ap_medium: mean(|c| c.ap_medium),
+            ap_large: mean(|c| c.ap_large),
+            ar_1: mean(|c| c.ar_1),
+            ar_10: mean(|c| c.ar_10),
+            ar_100: mean(|c| c.ar_100),
+            ar_small: mean(|c| c.ar_small),
+            ar_medium: mean(|c| c.ar_medium),
+            ar_large: mean(|c| c.ar_large),
+        }
+    }
+}
+
+/// The figures of one class.
+pub(super) fn evaluate(
+    dataset: &Dataset,
+    predictions: &Predictions,
+    category: usize,
+) -> CocoMetrics {
+    let scenes: Vec<Scene> = dataset
+        .images
+        .iter()
+        .enumerate()
+        .map(|(index, image)| Scene::new(image, predictions.of_image(index), category))
+        .filter(|scene| !(scene.truths.is_empty() && scene.found.is_empty()))
+        .collect();
+    let [all, small, medium, large] =
+        [ALL, SMALL, MEDIUM, LARGE].map(|range| Outcomes::collect(&scenes, range));
+    let [one, ten, hundred] = [1, 10, MAX_DETECTIONS].map(|most| all.curve(most));
+    let [small, medium, large] =
+        [small, medium, large].map(|outcomes| outcomes.curve(MAX_DETECTIONS));
+    CocoMetrics {
+        ap: hundred.map(|curve| curve.mean_precision()),
+        ap50: hundred.map(|curve| curve.precision[0]),
+        ap75: hundred.map(|curve| curve.precision[5]),
+        ap_small: small.map(|curve| curve.mean_precision()),
+        ap_medium: medium.map(|curve| curve.mean_precision()),
+        ap_large: large.map(|curve| curve.mean_precision()),
+        ar_1: one.map(|curve| curve.mean_recall()),
+        ar_10: ten.map(|curve| curve.mean_recall()),
+        ar_100: hundred.map(|curve| curve.mean_recall()),
+        ar_small: small.map(|curve| curve.mean_recall()),
+        ar_medium: medium.map(|curve| curve.mean_recall()),
+        ar_large: large.map(|curve| curve.mean_recall()),
+    }
+}
+
+/// What an image has of one class, and what was found there.
+struct Scene<'a> {
+    truths: Vec<&'a Truth>,
+    /// Best score first; equal scores in the order of the results.
+    found: Vec<&'a Prediction>,
+    /// `[found, truths]`
+    ious: Vec<f64>,
+}
+
+impl<'a> Scene<'a> {
+    fn new(image: &'a ImageRecord, found: &'a [Prediction], category: usize) -> Scene<'a> {
+        let truths: Vec<&Truth> = image
+            .truths
+            .iter()
+            .filter(|truth| truth.category == category)
+            .collect();
+        let mut found: Vec<&Prediction> = found
+            .iter()
+            .filter(|prediction| prediction.category == category)
+            .collect();
+        found.sort_by(|a, b| b.score.total_cmp(&a.score));
+        found.truncate(MAX_DETECTIONS);
+        let ious = found
+            .iter()
+            .flat_map(|prediction| truths.iter().map(|truth| overlap(prediction, truth)))
+            .collect();
+        Scene {
+            truths,
+            found,
+            ious,
+        }
+    }
+}
+
+/// IoU; with a crowd the part of the detection that lies inside it.
+fn overlap(prediction: &Prediction, truth: &Truth) -> f64 {
+    let both = super::intersection(&prediction.bbox, &truth.bbox);
+    if both <= 0.0 {
+        return 0.0;
+    }
+    let found = prediction.bbox[2] * prediction.bbox[3];
+    let union = match truth.ignore {
+        true => found,
+        false => found + truth.bbox[2] * truth.bbox[3] - both,
+    };
+    both / union
+}
+
+/// What a detection came to at one IoU threshold.
+#[derive(Clone, Copy, PartialEq)]
+enum Outcome {
+    Hit,
+    False,
+    Ignored,
+}
+
+/// One detection of the class.
+struct Judged {
+    score: f64,
+    /// Place within its image, by score.
+    rank: usize,
+    at: [Outcome; THRESHOLDS],
+}
+
+/// Every detection of a class within an area range.
+struct Outcomes {
+    /// Best score first; equal scores by image.
+    judged: Vec<Judged>,
+    /// Boxes to be found.
+    positives: usize,
+}
+
+impl Outcomes {
+    fn collect(scenes: &[Scene], range: AreaRange) -> Outcomes {
+        let outside = |area: f64| area < range.0 || area > range.1;
+        let thresholds = iou_thresholds();
+        let mut outcomes = Outcomes {
+            judged: Vec::new(),
+            positives: 0,
+        };
+        for scene in scenes {
+            let ignored: Vec<bool> = scene
+                .truths
+                .iter()
+                .map(|truth| truth.ignore || outside(truth.area))
+                .collect();
+            outcomes.positives += ignored.iter().filter(|&&ignored| !ignored).count();
+            let matches = thresholds.map(|threshold| match_boxes(scene, &ignored, threshold));
+            for (rank, prediction) in scene.found.iter().enumerate() {
+                let out_of_range = outside(prediction.bbox[2] * prediction.bbox[3]);
+                let at = from_fn(|threshold| match matches[threshold][rank] {
+                    Some(truth) if ignored[truth] => Outcome::Ignored,
+                    Some(_) => Outcome::Hit,
+                    None if out_of_range => Outcome::Ignored,
+                    None => Outcome::False,
+                });
+                let score = prediction.score;
+                outcomes.judged.push(Judged { score, rank, at });
+            }
+        }
+        outcomes.judged.sort_by(|a, b| b.score.total_cmp(&a.score));
+        outcomes
+    }
+
+    /// Precision and recall with at most `most` detections an image; `None` without boxes.
+    fn curve(&self, most: usize) -> Option<Curve> {
+        (self.positives > 0).then(|| {
+            let at: [(f64, f64); THRESHOLDS] = from_fn(|threshold| self.curve_at(most, threshold));
+            Curve {
+                precision: at.map(|(precision, _)| precision),
+                recall: at.map(|(_, recall)| recall),
+            }
+        })
+    }
+
+    fn curve_at(&self, most: usize, threshold: usize) -> (f64, f64) {
+        let (mut hits, mut total) = (0.0, 0.0);
+        let (mut precision, mut recall) = (Vec::new(), Vec::new());
+        for judged in self.judged.iter().filter(|judged| judged.rank < most) {
+            match judged.at[threshold] {
+                Outcome::Hit => (hits, total) = (hits + 1.0, total + 1.0),
+                Outcome::False => total += 1.0,
+                // a point that repeats the one before it changes no figure
+                Outcome::Ignored => continue,
+            }
+            // pycocotools adds the epsilon, against 0 / 0
+            precision.push(hits / (total + f64::EPSILON));
+            recall.push(hits / self.positives as f64);
+        }
+        let reached = recall.last().copied().unwrap_or(0.0);
+        (average_precision(&mut precision, &recall), reached)
+    }
+}
+
+/// Mean of the best precision at or beyond each recall point.
+fn average_precision(precision: &mut [f64], recall: &[f64]) -> f64 {
+    for i in (1..precision.len()).rev() {
+        precision[i - 1] = precision[i - 1].max(precision[i]);
+    }
+    let sum: f64 = (0..RECALL_POINTS)
+        .map(|point| {
+            // the same rounding as the reference's linspace: it decides at exact recalls
+            let wanted = match point {
+                100 => 1.0,
+                point => point as f64 * 0.01,
+            };
+            let first = recall.partition_point(|&recall| recall < wanted);
+            precision.get(first).copied().unwrap_or(0.0)
+        })
+        .sum();
+    sum / RECALL_POINTS as f64
+}
+
+/// One class, area range and number of detections, by IoU threshold.
+#[derive(Clone, Copy)]
+struct Curve {
+    precision: [f64; THRESHOLDS],
+    recall: [f64; THRESHOLDS],
+}
+
+impl Curve {
+    fn mean_precision(&self) -> f64 {
+        self.precision.iter().sum::<f64>() / THRESHOLDS as f64
+    }
+
+    fn mean_recall(&self) -> f64 {
+        self.recall.iter().sum::<f64>() / THRESHOLDS as f64
+    }
+}
+
+/// With the same rounding as the reference's linspace: it decides at exact IoUs.
+fn iou_thresholds() -> [f64; THRESHOLDS] {
+    let step = (0.95 - 0.5) / 9.0;
+    from_fn(|i| match i {
+        9 => 0.95,
+        i => i as f64 * step + 0.5,
+    })
+}
+
+/// For each detection, best score first, the box that it takes.
+fn match_boxes(scene: &Scene, ignored: &[bool], threshold: f64) -> Vec<Option<usize>> {
+    let boxes = scene.truths.len();
+    let mut order: Vec<usize> = (0..boxes).collect();
+    order.sort_by_key(|&truth| ignored[truth]); // stable: boxes that count come first
+    let mut taken = vec![false; boxes];
+    (0..scene.found.len())
+        .map(|rank| {
+            let ious = &scene.ious[rank * boxes..(rank + 1) * boxes];
+            let free = |truth: usize| !taken[truth] || scene.truths[truth].ignore;
+            let matched = best_match(&order, ious, ignored, threshold, free);
+            if let Some(truth) = matched {
+                taken[truth] = true;
+            }
+            matched
+        })
+        .collect()
+}
+
+/// The free box with the largest IoU, the later one of equals; a box that is ignored only
+/// where no box that counts reaches the threshold.
+fn best_match(
+    order: &[usize],
+    ious: &[f64],
+    ignored: &[bool],
+    threshold: f64,
+    free: impl Fn(usize) -> bool,
+) -> Option<usize> {
+    let mut best: Option<usize> = None;
+    let mut least = threshold.min(1.0 - 1e-10);
+    for &truth in order {
+        if ignored[truth] && best.is_some_and(|best| !ignored[best]) {
+            break;
+        }
+        if free(truth) && ious[truth] >= least {
+            least = ious[truth];
+            best = Some(truth);
+        }
+    }
+    best
+}
