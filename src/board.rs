@@ -38,7 +38,12 @@ fn parse_l4t(text: &str) -> Option<String> {
 
 /// `pmode:0002` and the configuration's `< POWER_MODEL ID=2 NAME=25W >` → `25W`.
 fn power_mode(status: &str, configuration: &str) -> Option<String> {
-    let id: u32 = status.trim().strip_prefix("pmode:")?.trim().parse().ok()?;
+    let id: u32 = status
+        .split_whitespace()
+        .next()?
+        .strip_prefix("pmode:")?
+        .parse()
+        .ok()?;
     let named = configuration
         .lines()
         .filter(|line| line.contains("POWER_MODEL"))

@@ -2,6 +2,7 @@
 
 mod detect;
 mod doctor;
+mod eval;
 mod run;
 
 use crate::config::{ConfigError, Settings};
@@ -36,6 +37,8 @@ enum Command {
     Run(RunArgs),
     /// Detect on single pictures
     Detect(detect::DetectArgs),
+    /// Measure average precision on a labelled set
+    Eval(eval::EvalArgs),
     /// Check camera, model, engine, power meter and display, and say how to fix what is missing
     Doctor(doctor::DoctorArgs),
 }
@@ -111,6 +114,7 @@ impl Cli {
             None => run::run(self.run),
             Some(Command::Run(args)) => run::run(args),
             Some(Command::Detect(args)) => detect::run(args),
+            Some(Command::Eval(args)) => eval::run(args),
             Some(Command::Doctor(args)) => doctor::run(&args),
         }
     }

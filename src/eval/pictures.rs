@@ -107,8 +107,11 @@ fn open_tar(path: &Path) -> Result<(Pictures, AnnotationFile), DatasetError> {
     ))
 }
 
+/// Offset and length of each file of a tar, by name.
+type Index = HashMap<String, (u64, u64)>;
+
 /// Notes where each file of the tar begins, reading headers only.
-fn index(file: File) -> io::Result<(File, HashMap<String, (u64, u64)>)> {
+fn index(file: File) -> io::Result<(File, Index)> {
     let mut archive = tar::Archive::new(file);
     let mut entries = HashMap::new();
     for entry in archive.entries_with_seek()? {

@@ -23,6 +23,10 @@ pub fn read(root: &Path) -> Heat {
     let zones = entries(&root.join("sys/class/thermal"))
         .into_iter()
         .filter_map(|zone| {
+            // the Nano's PMIC-Die always reads 100 °C
+            if text(&zone.join("type")).is_ok_and(|kind| kind == "PMIC-Die") {
+                return None;
+            }
             let millis = number(&zone.join("temp")).ok()?;
             (millis > OFFLINE).then_some(millis / 1000.0)
         });

@@ -17,6 +17,15 @@ struct Rapl {
 pub fn find(root: &Path) -> Result<Option<Box<dyn PowerMeter>>, PowerError> {
     let mut packages = Vec::new();
     for zone in entries(&root.join("sys/class/powercap")) {
+        // 'intel-rapl-mmio' shows the same counters a second time
+        let file = zone
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        if !file.starts_with("intel-rapl:") {
+            continue;
+        }
         // the package is 'package-0'; 'core' and 'dram' are parts of it or beside it
         if text(&zone.join("name")).is_ok_and(|name| name.starts_with("package")) {
             let range = number(&zone.join("max_energy_range_uj"))?;

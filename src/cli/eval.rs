@@ -1,0 +1,124 @@
+//! `vovcam eval`: average precision on a labelled set.
+
+use super::{Failure, NO_INPUT, RUN_FAILED, USAGE, load_model};
+use crate::detector::{Detector, DetectorOptions, InputSize};
+use crate::engine::EngineChoice;
+use crate::eval::dataset::Dataset;
+use crate::eval::predictions::Predictions;
+use crate::eval::{DetectorInfo, EvalOptions, MIN_SCORE, detect, evaluate};
+use crate::frame::Size;
+use crate::postprocess::Thresholds;
+use std::io::Write;
+use std::path::PathBuf;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct EvalArgs {
+    /// Labelled set in COCO form: a folder or tar with images/ and annotations.json
+    #[arg(long, value_name = "DIR|TAR")]
+    data: PathBuf,
+    /// Figures as JSON on standard output
+    #[arg(long)]
+    json: bool,
+    /// Judge these detections (COCO results) instead of running the model
+    #[arg(long, value_name = "FILE")]
+    detections: Option<PathBuf>,
+    /// Write the detections as COCO results
+    #[arg(long, value_name = "FILE")]
+    detections_out: Option<PathBuf>,
+    /// Only these classes, by name
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    classes: Option<Vec<String>>,
+    /// Leave classes with fewer boxes out of the means
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    min_boxes: usize,
+    /// Model manifest or weights [default: the model built in]
+    #[arg(long, value_name = "PATH")]
+    model: Option<PathBuf>,
+    /// What runs the network
+    #[arg(long, value_enum, default_value_t)]
+    engine: EngineChoice,
+    /// CPU threads for the network, 0 = one a core
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    threads: usize,
+    /// Input size of the network; one number is a square [default: the model's]
+    #[arg(long, value_name = "SIDE|WxH")]
+    input: Option<InputSize>,
+}
+
+pub(super) fn run(args: EvalArgs) -> Result<(), Failure> {
+    let mut dataset = Dataset::open(&args.data).map_err(|e| Failure::new(NO_INPUT, e))?;
+    if let Some(names) = &args.classes {
+        dataset.select(names).map_err(|e| Failure::new(USAGE, e))?;
+    }
+    let options = EvalOptions {
+        min_boxes: args.min_boxes,
+        ..EvalOptions::default()
+    };
+    let (predictions, detector) = match &args.detections {
+        Some(path) => {
+            let read = Predictions::read(path, &dataset);
+            (read.map_err(|e| Failure::new(NO_INPUT, e))?, None)
+        }
+        None => run_model(&args, &mut dataset, &options)?,
+    };
+    if let Some(path) = &args.detections_out {
+        let written = predictions.write(path, &dataset);
+        written.map_err(|e| Failure::new(RUN_FAILED, e))?;
+    }
+    let mut evaluation = evaluate(&dataset, &predictions, &options);
+    evaluation.detector = detector;
+    let text = match args.json {
+        true => evaluation
+            .to_json()
+            .map_err(|e| Failure::new(RUN_FAILED, e))?,
+        false => evaluation.to_string(),
+    };
+    writeln!(std::io::stdout(), "{}", text.trim_end()).map_err(|e| Failure::new(RUN_FAILED, e))
+}
+
+/// Detects on every picture at a score near zero, as average precision wants it.
+fn run_model(
+    args: &EvalArgs,
+    dataset: &mut Dataset,
+    options: &EvalOptions,
+) -> Result<(Predictions, Option<DetectorInfo>), Failure> {
+    let model = load_model(args.model.as_deref())?;
+    let manifest = &model.manifest;
+    let classes = dataset
+        .match_model(&manifest.classes)
+        .map_err(|e| Failure::new(NO_INPUT, e))?;
+    // figures are quoted at square inputs, so a single number is a square here
+    let input = match args
+        .input
+        .unwrap_or(InputSize::LongSide(manifest.input_size as u32))
+    {
+        InputSize::LongSide(side) => Size::new(side, side),
+        InputSize::Exact(size) => size,
+    };
+    let nms_iou = manifest.thresholds.nms_iou;
+    let setup = DetectorOptions {
+        engine: args.engine,
+        threads: args.threads,
+        input: Some(InputSize::Exact(input)),
+        thresholds: Some(Thresholds::uniform(
+            manifest.classes.len(),
+            MIN_SCORE,
+            nms_iou,
+        )),
+    };
+    let mut detector = Detector::new(&model, &setup)?;
+    let predictions = detect(dataset, &classes, options, |frame| {
+        let mut found = Vec::new();
+        detector.detect(frame, &mut found).map(|_| found)
+    })
+    .map_err(|e| Failure::new(NO_INPUT, e))?;
+    let info = DetectorInfo {
+        model: manifest.name.clone(),
+        sha256: manifest.sha256.clone(),
+        engine: detector.describe(),
+        input: input.to_string(),
+        min_score: MIN_SCORE,
+        nms_iou,
+    };
+    Ok((predictions, Some(info)))
+}
