@@ -2,8 +2,9 @@
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 DEMO := target/demo
+PEERS_PYTHON ?= target/peers/venv/bin/python
 
-.PHONY: help demo test lint doc bench install clean
+.PHONY: help demo test lint doc bench peers install clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -29,6 +30,11 @@ doc: setup-build ## the library's documentation in target/doc
 
 bench: setup-build ## time the engines on this machine
 	$(CARGO) bench --bench engine
+
+peers: setup-build ## time other runtimes on the same network in turn with this one: target/peers.json
+	@test -x $(PEERS_PYTHON) || { python3 -m venv target/peers/venv && \
+	    target/peers/venv/bin/pip install -q -r benches/peers/requirements.txt; }
+	$(PEERS_PYTHON) benches/peers/peers.py
 
 install: setup-build ## install the program for this user
 	$(CARGO) install --path . --locked

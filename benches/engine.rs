@@ -42,6 +42,7 @@ fn detector(c: &mut Criterion) {
                     threads,
                     isa: Some(isa),
                     winograd,
+                    ..CpuOptions::default()
                 };
                 let engine = CpuEngine::with_options(&model, options);
                 time(&mut engine.expect("the machine has it"));

@@ -1,5 +1,6 @@
 //! The command line: one file a body.
 
+mod calibrate;
 mod detect;
 mod doctor;
 mod eval;
@@ -7,7 +8,8 @@ mod run;
 
 use crate::config::{ConfigError, Settings};
 use crate::detector::{Detector, DetectorOptions};
-use crate::engine::EngineError;
+use crate::engine::cpu::Isa;
+use crate::engine::{EngineChoice, EngineError, EngineOptions, Precision};
 use crate::weights::{Model, ModelError};
 use clap::{Parser, Subcommand};
 use std::error::Error;
@@ -39,6 +41,8 @@ enum Command {
     Detect(detect::DetectArgs),
     /// Measure average precision on a labelled set
     Eval(eval::EvalArgs),
+    /// Measure a model's int8 ranges on pictures and write them into its manifest
+    Calibrate(calibrate::CalibrateArgs),
     /// Check camera, model, engine, power meter and display, and say how to fix what is missing
     Doctor(doctor::DoctorArgs),
 }
@@ -50,6 +54,34 @@ struct RunArgs {
     config: Option<PathBuf>,
     #[command(flatten)]
     settings: Settings,
+}
+
+/// What runs the network, for commands without a settings file.
+#[derive(Clone, Copy, Debug, clap::Args)]
+struct EngineArgs {
+    /// What runs the network
+    #[arg(long, value_enum, default_value_t)]
+    engine: EngineChoice,
+    /// What the values between layers are
+    #[arg(long, value_enum, default_value_t)]
+    precision: Precision,
+    /// CPU threads for the network, 0 = one a core
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    threads: usize,
+    /// CPU instruction set [default: the best of this machine]
+    #[arg(long, value_enum)]
+    isa: Option<Isa>,
+}
+
+impl EngineArgs {
+    fn options(self) -> EngineOptions {
+        EngineOptions {
+            engine: self.engine,
+            precision: self.precision,
+            threads: self.threads,
+            isa: self.isa,
+        }
+    }
 }
 
 /// An error with its exit code, printed as one chain.
@@ -115,6 +147,7 @@ impl Cli {
             Some(Command::Run(args)) => run::run(args),
             Some(Command::Detect(args)) => detect::run(args),
             Some(Command::Eval(args)) => eval::run(args),
+            Some(Command::Calibrate(args)) => calibrate::run(&args),
             Some(Command::Doctor(args)) => doctor::run(&args),
         }
     }
@@ -156,8 +189,7 @@ fn load_detector(settings: &Settings, in_file: bool) -> Result<(Model, Detector)
         .thresholds(&model.manifest)
         .map_err(|e| config_failure(e, in_file))?;
     let options = DetectorOptions {
-        engine: settings.engine.unwrap_or_default(),
-        threads: settings.threads.unwrap_or(0),
+        engine: settings.engine_options(),
         input: settings.input,
         thresholds: Some(thresholds),
     };

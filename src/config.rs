@@ -2,7 +2,8 @@
 //! of both over the defaults.
 
 use crate::detector::InputSize;
-use crate::engine::EngineChoice;
+use crate::engine::cpu::Isa;
+use crate::engine::{EngineChoice, EngineOptions, Precision};
 use crate::frame::{PixelFormat, Size};
 use crate::postprocess::Thresholds;
 use crate::weights::Manifest;
@@ -38,6 +39,13 @@ pub struct Settings {
     /// What runs the network [default: auto]
     #[arg(long, value_enum)]
     pub engine: Option<EngineChoice>,
+    /// What the values between layers are: int8 is about twice as fast where the processor
+    /// multiplies bytes, and a little less precise [default: f32]
+    #[arg(long, value_enum)]
+    pub precision: Option<Precision>,
+    /// CPU instruction set [default: the best of this machine]
+    #[arg(long, value_enum)]
+    pub isa: Option<Isa>,
     /// CPU threads for the network, 0 = one a core [default: 0]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
@@ -75,7 +83,7 @@ pub struct Settings {
 }
 
 /// Every key of `vovcam.toml`, for "did you mean".
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 20] = [
     "device",
     "source",
     "size",
@@ -83,6 +91,8 @@ const KEYS: [&str; 18] = [
     "format",
     "model",
     "engine",
+    "precision",
+    "isa",
     "threads",
     "input",
     "threshold",
@@ -190,6 +200,8 @@ impl Settings {
             format: self.format.or(other.format),
             model: self.model.or(other.model),
             engine: self.engine.or(other.engine),
+            precision: self.precision.or(other.precision),
+            isa: self.isa.or(other.isa),
             threads: self.threads.or(other.threads),
             input: self.input.or(other.input),
             threshold: self.threshold.or(other.threshold),
@@ -227,6 +239,16 @@ impl Settings {
                 got: threads.to_string(),
             }),
             _ => Ok(()),
+        }
+    }
+
+    /// What runs the network.
+    pub fn engine_options(&self) -> EngineOptions {
+        EngineOptions {
+            engine: self.engine.unwrap_or_default(),
+            precision: self.precision.unwrap_or_default(),
+            threads: self.threads.unwrap_or(0),
+            isa: self.isa,
         }
     }
 

@@ -1,6 +1,6 @@
 //! A frame in, detections out: preprocess, engine and postprocess in one reusable value.
 
-use crate::engine::{self, Engine, EngineChoice, EngineError, RawOutput};
+use crate::engine::{self, Engine, EngineError, EngineOptions, RawOutput};
 use crate::frame::{Frame, Size};
 use crate::postprocess::{Detection, Postprocessor, Thresholds};
 use crate::preprocess::{ModelInput, PreprocessError, Preprocessor, input_size_for};
@@ -65,10 +65,8 @@ impl std::str::FromStr for InputSize {
 /// How to build a [`Detector`].
 #[derive(Clone, Debug, Default)]
 pub struct DetectorOptions {
-    /// Which engine runs the network.
-    pub engine: EngineChoice,
-    /// CPU threads; 0 = one a core.
-    pub threads: usize,
+    /// What runs the network.
+    pub engine: EngineOptions,
     /// Input size; `None` = the long side that the model was trained for.
     pub input: Option<InputSize>,
     /// Thresholds; `None` = the model's own for every class.
@@ -107,7 +105,7 @@ impl Detector {
         let manifest = &model.manifest;
         let thresholds = options.thresholds.clone();
         Ok(Detector {
-            engine: engine::load(options.engine, model, options.threads)?,
+            engine: engine::load(model, &options.engine)?,
             preprocessor: Preprocessor::new(manifest.pad_value),
             postprocessor: Postprocessor::default(),
             input: ModelInput::default(),

@@ -6,6 +6,7 @@
 
 pub mod avi;
 pub mod board;
+pub mod calibration;
 pub mod capture;
 pub mod cli;
 pub mod clock;

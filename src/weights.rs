@@ -46,12 +46,25 @@ pub struct Manifest {
     pub pad_value: u8,
     /// Default thresholds.
     pub thresholds: DefaultThresholds,
+    /// What int8 engines need to know; absent until the model is calibrated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub int8: Option<Int8>,
     /// How and on what the weights were trained.
     #[serde(default)]
     pub training: serde_json::Value,
     /// Figures measured on evaluation sets.
     #[serde(default)]
     pub measured: serde_json::Value,
+}
+
+/// Ranges of activations, measured on pictures by [`crate::calibration`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Int8 {
+    /// Pictures they were measured on.
+    pub pictures: usize,
+    /// By graph node: the value that byte 255 stands for; larger ones are clamped.
+    pub ranges: std::collections::BTreeMap<String, f32>,
 }
 
 /// Thresholds that suit the model.
@@ -237,6 +250,7 @@ impl Model {
                 score: 0.35,
                 nms_iou: 0.6,
             },
+            int8: None,
             training: serde_json::Value::Null,
             measured: serde_json::Value::Null,
         };

@@ -1,11 +1,10 @@
 //! `vovcam detect`: single pictures.
 
-use super::{Failure, NO_INPUT, RUN_FAILED, load_detector};
+use super::{EngineArgs, Failure, NO_INPUT, RUN_FAILED, load_detector};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Settings;
 use crate::decode::load_image;
 use crate::detector::{Detector, InputSize};
-use crate::engine::EngineChoice;
 use crate::frame::{Frame, PixelFormat};
 use crate::metrics::Snapshot;
 use crate::sink::jsonl::JsonlWriter;
@@ -31,12 +30,8 @@ pub(super) struct DetectArgs {
     /// Model manifest or weights [default: the model built in]
     #[arg(long, value_name = "PATH")]
     model: Option<PathBuf>,
-    /// What runs the network [default: auto]
-    #[arg(long, value_enum)]
-    engine: Option<EngineChoice>,
-    /// CPU threads for the network, 0 = one a core [default: 0]
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
+    #[command(flatten)]
+    engine: EngineArgs,
     /// Input size of the network: its long side, or both
     #[arg(long, value_name = "SIDE|WxH")]
     input: Option<InputSize>,
@@ -51,8 +46,10 @@ pub(super) struct DetectArgs {
 pub(super) fn run(args: DetectArgs) -> Result<(), Failure> {
     let settings = Settings {
         model: args.model,
-        engine: args.engine,
-        threads: args.threads,
+        engine: Some(args.engine.engine),
+        precision: Some(args.engine.precision),
+        threads: Some(args.engine.threads),
+        isa: args.engine.isa,
         input: args.input,
         threshold: args.threshold,
         classes: args.classes,

@@ -2,7 +2,7 @@
 
 use super::{Failure, RUN_FAILED, load_model};
 use crate::board::Board;
-use crate::engine::{self, EngineChoice};
+use crate::engine::{self, EngineOptions};
 use crate::power;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -56,7 +56,7 @@ fn model(path: Option<&Path>, report: Report<'_>) -> io::Result<()> {
         "✓ model: {} ({}), sha256 {}",
         manifest.name, model.origin, manifest.sha256
     ))?;
-    match engine::load(EngineChoice::Auto, &model, 0) {
+    match engine::load(&model, &EngineOptions::default()) {
         Ok(engine) => report(format!("✓ engine: {}", engine.describe())),
         Err(error) => report(format!("✗ engine: {}", Failure::from(error))),
     }

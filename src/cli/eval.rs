@@ -1,8 +1,7 @@
 //! `vovcam eval`: average precision on a labelled set.
 
-use super::{Failure, NO_INPUT, RUN_FAILED, USAGE, load_model};
+use super::{EngineArgs, Failure, NO_INPUT, RUN_FAILED, USAGE, load_model};
 use crate::detector::{Detector, DetectorOptions, InputSize};
-use crate::engine::EngineChoice;
 use crate::eval::dataset::Dataset;
 use crate::eval::predictions::Predictions;
 use crate::eval::{DetectorInfo, EvalOptions, MIN_SCORE, detect, evaluate};
@@ -34,12 +33,8 @@ pub(super) struct EvalArgs {
     /// Model manifest or weights [default: the model built in]
     #[arg(long, value_name = "PATH")]
     model: Option<PathBuf>,
-    /// What runs the network
-    #[arg(long, value_enum, default_value_t)]
-    engine: EngineChoice,
-    /// CPU threads for the network, 0 = one a core
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    threads: usize,
+    #[command(flatten)]
+    engine: EngineArgs,
     /// Input size of the network; one number is a square [default: the model's]
     #[arg(long, value_name = "SIDE|WxH")]
     input: Option<InputSize>,
@@ -97,8 +92,7 @@ fn run_model(
     };
     let nms_iou = manifest.thresholds.nms_iou;
     let setup = DetectorOptions {
-        engine: args.engine,
-        threads: args.threads,
+        engine: args.engine.options(),
         input: Some(InputSize::Exact(input)),
         thresholds: Some(Thresholds::uniform(
             manifest.classes.len(),

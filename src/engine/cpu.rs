@@ -9,17 +9,20 @@
 //! planes with a border of zeros, so that no inner loop tests anything. A concatenation is the
 //! buffer that its parts are written into, so one-shot aggregation moves no memory. Every
 //! convolution is one register-tiled matrix kernel with bias and ReLU at its end, behind
-//! Winograd's transform where the convolution is 3×3 with stride 1. And everything that can be
+//! Winograd's transform where the convolution is 3×3 with stride 1; or, with a model that has
+//! calibrated ranges, its twin in bytes, which multiplies four times as many. And everything that can be
 //! decided before the first frame is: a frame runs a list of steps and allocates nothing.
 
 mod aligned;
 mod direct;
+mod dot;
 mod layout;
 mod memory;
 mod pack;
 mod plan;
 mod plane;
 mod pool;
+mod quant;
 mod simd;
 #[cfg(test)]
 mod tests;
@@ -28,18 +31,21 @@ mod winograd;
 
 pub use simd::Isa;
 
-use super::{Engine, EngineError, RawOutput, check_input};
-use crate::graph::Op;
+use super::{Engine, EngineError, Precision, RawOutput, check_input};
+use crate::graph::{NodeId, Op};
 use crate::preprocess::ModelInput;
 use crate::weights::Model;
 use aligned::Aligned;
 use layout::Layout;
 use memory::Memory;
-use pack::{Algorithm, Packed};
-use plan::{Network, Plan};
+use pack::{Algorithm, InputLanes, Packed};
+use plan::{Arithmetic, Network, Plan};
 use plane::{PICTURE_PIXEL, Picture};
 use pool::Pool;
+use quant::Scales;
+use simd::LANES;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Plans kept: a camera has one size, an evaluation over pictures a handful.
 const MOST_PLANS: usize = 16;
@@ -51,7 +57,9 @@ pub struct CpuOptions {
     pub threads: usize,
     /// Instruction set, none for the best of this machine.
     pub isa: Option<Isa>,
-    /// Whether 3×3 stride-1 convolutions use Winograd's transform.
+    /// What the values between layers are.
+    pub precision: Precision,
+    /// Whether 3×3 stride-1 convolutions in f32 use Winograd's transform.
     pub winograd: bool,
 }
 
@@ -60,6 +68,7 @@ impl Default for CpuOptions {
         CpuOptions {
             threads: 0,
             isa: None,
+            precision: Precision::F32,
             winograd: true,
         }
     }
@@ -73,7 +82,19 @@ pub struct CpuEngine {
     plans: Vec<Plan>,
     /// Shared by all plans, as large as the largest needs.
     arena: Aligned,
-    winograd: bool,
+    /// Kernels and precision, for people.
+    kernels: String,
+}
+
+/// What one step of a frame took.
+#[derive(Clone, Debug)]
+pub struct StepTime {
+    /// The graph node that the step is part of.
+    pub node: NodeId,
+    /// How it is computed.
+    pub kernel: &'static str,
+    /// Median over the rounds.
+    pub median: Duration,
 }
 
 impl CpuEngine {
@@ -113,25 +134,68 @@ impl CpuEngine {
         let pool = Pool::new(threads)
             .map_err(|e| unavailable(format!("cannot start {threads} threads: {e}")))?;
         let layout = Layout::new(&model.graph);
-        let manifest = &model.manifest;
+        let (arithmetic, description) = match options.precision {
+            Precision::F32 => floats(model, isa, options.winograd),
+            Precision::Int8 => bytes(model, isa)?,
+        };
         let mut engine = CpuEngine {
             network: Network {
-                weights: pack(model, &layout, options.winograd),
+                weights: pack(model, &layout, &arithmetic, options.winograd),
                 graph: model.graph.clone(),
                 layout,
-                picture: Arc::new(Picture::table(&manifest.mean, &manifest.std)),
                 kernels,
+                arithmetic,
                 threads,
             },
             pool,
             plans: Vec::new(),
             arena: Aligned::zeroed(0),
-            winograd: options.winograd,
+            kernels: description,
         };
         // a network that cannot run is refused here and not at the first frame
         let side = model.graph.max_stride();
         engine.plan(1, side, side)?;
         Ok(engine)
+    }
+
+    /// Runs the network `rounds` times with a stopwatch at every step: how `cargo bench --bench
+    /// layers` shows where a frame's time goes. Steps are in the order in which they run.
+    ///
+    /// # Errors
+    /// When the input size does not fit the network.
+    #[allow(unsafe_code, reason = "as in `infer`, with a clock")]
+    pub fn profile(
+        &mut self,
+        input: &ModelInput,
+        rounds: usize,
+    ) -> Result<Vec<StepTime>, EngineError> {
+        let mut output = RawOutput::default();
+        self.infer(input, &mut output)?;
+        let index = self.plan(input.batch, input.height, input.width)?;
+        let plan = &self.plans[index];
+        let mut laps: Vec<Vec<Duration>> = vec![Vec::with_capacity(rounds); plan.steps.len()];
+        for _ in 0..rounds {
+            let memory = Memory::new(&mut self.arena, &input.data, &mut output);
+            for ((_, step), laps) in plan.steps.iter().zip(&mut laps) {
+                let began = Instant::now();
+                self.pool.run(plan.items(step), &|thread, item| {
+                    // SAFETY: `infer` above reserved the arena and sized the output
+                    unsafe { plan.run(step, &memory, thread, item) }
+                });
+                laps.push(began.elapsed());
+            }
+        }
+        let steps = plan.steps.iter().zip(laps);
+        Ok(steps
+            .map(|((node, step), mut laps)| {
+                laps.sort_unstable();
+                StepTime {
+                    node: *node,
+                    kernel: step.kernel(),
+                    median: laps.get(rounds / 2).copied().unwrap_or_default(),
+                }
+            })
+            .collect())
     }
 
     /// The plan for a size: its index.
@@ -154,27 +218,68 @@ impl CpuEngine {
     }
 }
 
-/// Every convolution's weights in the order its kernel reads them, by node.
-fn pack(model: &Model, layout: &Layout, winograd: bool) -> Vec<Option<Arc<Packed>>> {
+fn floats(model: &Model, isa: Isa, winograd: bool) -> (Arithmetic, String) {
+    let manifest = &model.manifest;
+    let arithmetic = Arithmetic::Floats {
+        picture: Arc::new(Picture::table(&manifest.mean, &manifest.std)),
+    };
+    let algorithm = if winograd { " winograd" } else { "" };
+    (arithmetic, format!("{isa} f32{algorithm}"))
+}
+
+fn bytes(model: &Model, isa: Isa) -> Result<(Arithmetic, String), EngineError> {
+    let scales = Scales::new(&model.graph, &model.manifest).map_err(|node| {
+        unavailable(format!(
+            "the model '{}' has no int8 range for '{node}'; measure them with \
+             'vovcam calibrate', or use --precision f32",
+            model.manifest.name
+        ))
+    })?;
+    let (name, tiles) = dot::tiles(isa);
+    let arithmetic = Arithmetic::Bytes {
+        tiles,
+        scales,
+        border: quant::picture_border(&model.manifest),
+    };
+    Ok((arithmetic, format!("{name} int8")))
+}
+
+/// Every convolution's weights in the order its kernel reads them, by node; none for a layer
+/// that has no kernel.
+fn pack(
+    model: &Model,
+    layout: &Layout,
+    arithmetic: &Arithmetic,
+    winograd: bool,
+) -> Vec<Option<Arc<Packed>>> {
     let graph = &model.graph;
     let mut packed = vec![None; graph.nodes.len()];
     for ((id, conv), weights) in graph.convs().zip(&model.weights) {
         let input = graph.node(id).inputs[0];
         let picture = graph.node(input).op == Op::Input;
-        let block = if picture {
-            PICTURE_PIXEL - 1
-        } else {
-            simd::LANES
+        let lanes = |block: usize| InputLanes {
+            channels: &layout.lanes[input.0],
+            block,
         };
-        let algorithm = if picture {
-            Algorithm::Direct
-        } else {
-            Algorithm::choose(conv, winograd)
-        };
-        let lanes = &layout.lanes[input.0];
-        packed[id.0] = Some(Arc::new(Packed::new(
-            conv, weights, lanes, block, algorithm,
-        )));
+        packed[id.0] = match arithmetic {
+            Arithmetic::Floats { .. } if picture => {
+                let lanes = lanes(PICTURE_PIXEL - 1);
+                Some(Packed::floats(conv, weights, lanes, Algorithm::Direct))
+            }
+            Arithmetic::Floats { .. } => {
+                let algorithm = Algorithm::choose(conv, winograd);
+                Some(Packed::floats(conv, weights, lanes(LANES), algorithm))
+            }
+            // bytes have no sign: only logits, which are floats, may do without a ReLU
+            Arithmetic::Bytes { .. } if !conv.relu && layout.homes[id.0].is_some() => None,
+            Arithmetic::Bytes { scales, .. } => {
+                scales.quantise(graph, (id, conv), weights).map(|weights| {
+                    let block = if picture { PICTURE_PIXEL } else { LANES };
+                    Packed::bytes(conv, &weights, lanes(block))
+                })
+            }
+        }
+        .map(Arc::new);
     }
     packed
 }
@@ -182,12 +287,8 @@ fn pack(model: &Model, layout: &Layout, winograd: bool) -> Vec<Option<Arc<Packed
 impl Engine for CpuEngine {
     fn describe(&self) -> String {
         let threads = self.pool.threads();
-        format!(
-            "cpu {} f32{}, {threads} thread{}",
-            self.network.kernels.isa,
-            if self.winograd { " winograd" } else { "" },
-            if threads == 1 { "" } else { "s" }
-        )
+        let plural = if threads == 1 { "" } else { "s" };
+        format!("cpu {}, {threads} thread{plural}", self.kernels)
     }
 
     #[allow(unsafe_code, reason = "the one door from safe code to the plan")]
@@ -197,7 +298,7 @@ impl Engine for CpuEngine {
         let index = self.plan(input.batch, input.height, input.width)?;
         let plan = &self.plans[index];
         let memory = Memory::new(&mut self.arena, &input.data, output);
-        for step in &plan.steps {
+        for (_, step) in &plan.steps {
             self.pool.run(plan.items(step), &|thread, item| {
                 // SAFETY: the arena was reserved and the output sized for this plan just above;
                 // `run` returns when all pieces are done, so steps do not overlap

@@ -73,6 +73,15 @@ impl ReferenceEngine {
         Ok(values)
     }
 
+    /// Runs the graph on a batch of pictures; every node's output.
+    ///
+    /// # Errors
+    /// When the pictures do not fit the network, or candle fails in a layer.
+    pub fn forward_pictures(&self, input: &ModelInput) -> Result<Vec<Tensor>, EngineError> {
+        check_input(&self.graph, input)?;
+        self.forward(&self.normalised(input).map_err(|e| candle("input", e))?)
+    }
+
     /// The graph being run.
     pub fn graph(&self) -> &Graph {
         &self.graph
@@ -122,10 +131,8 @@ impl Engine for ReferenceEngine {
     }
 
     fn infer(&mut self, input: &ModelInput, output: &mut RawOutput) -> Result<(), EngineError> {
-        check_input(&self.graph, input)?;
+        let values = self.forward_pictures(input)?;
         output.resize_for(&self.graph, input.batch, input.height, input.width);
-        let picture = self.normalised(input).map_err(|e| candle("input", e))?;
-        let values = self.forward(&picture)?;
         for (level, out) in output.levels.iter_mut().zip(&self.graph.outputs) {
             let rows = |id: NodeId, to: &mut Vec<f32>| -> CandleResult<()> {
                 let cells = values[id.0].permute((0, 2, 3, 1))?.flatten_all()?;

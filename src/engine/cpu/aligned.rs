@@ -1,24 +1,27 @@
-//! Cache-line aligned float buffers, the memory behind weights, planes and scratch.
+//! Cache-line aligned memory, behind weights, planes and scratch.
 
-/// One cache line: sixteen channels of one pixel.
+/// One cache line: sixteen f32 or sixty-four bytes.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
-struct Line([f32; 16]);
+struct Line([u8; LINE]);
 
-/// A zeroed run of floats that starts on a cache line.
+/// Bytes of a cache line.
+pub(super) const LINE: usize = 64;
+
+/// A zeroed run of bytes that starts on a cache line.
 pub(super) struct Aligned {
     lines: Vec<Line>,
 }
 
 impl Aligned {
-    /// At least `len` zeros.
+    /// At least `len` zero bytes.
     pub(super) fn zeroed(len: usize) -> Aligned {
         Aligned {
-            lines: vec![Line([0.0; 16]); len.div_ceil(16)],
+            lines: vec![Line([0; LINE]); len.div_ceil(LINE)],
         }
     }
 
-    /// Makes room for `len` floats; the contents are lost when it grows.
+    /// Makes room for `len` bytes; the contents are lost when it grows.
     pub(super) fn reserve(&mut self, len: usize) {
         if self.len() < len {
             // free first: two arenas at once would double the peak
@@ -27,23 +30,24 @@ impl Aligned {
         }
     }
 
-    /// Floats held.
+    /// Bytes held.
     pub(super) fn len(&self) -> usize {
-        16 * self.lines.len()
+        LINE * self.lines.len()
     }
 
-    /// The first float.
-    pub(super) fn as_ptr(&self) -> *const f32 {
+    /// The first byte.
+    pub(super) fn as_ptr(&self) -> *const u8 {
         self.lines.as_ptr().cast()
     }
 
-    /// The first float, to write.
-    pub(super) fn as_mut_ptr(&mut self) -> *mut f32 {
+    /// The first byte, to write.
+    pub(super) fn as_mut_ptr(&mut self) -> *mut u8 {
         self.lines.as_mut_ptr().cast()
     }
 
-    /// Writes one float.
-    pub(super) fn set(&mut self, index: usize, value: f32) {
-        self.lines[index / 16].0[index % 16] = value;
+    /// Writes a value's bytes as the `index`-th value of its size.
+    pub(super) fn set<const SIZE: usize>(&mut self, index: usize, value: [u8; SIZE]) {
+        let at = index * SIZE;
+        self.lines[at / LINE].0[at % LINE..][..SIZE].copy_from_slice(&value);
     }
 }

@@ -6,8 +6,8 @@
 
 use super::memory::{Memory, View};
 use super::pack::Packed;
-use super::simd::{Kernels, LANES};
-use super::tile::{Group, Shape, Source};
+use super::simd::LANES;
+use super::tile::{Group, Shape, Source, Tiles};
 use std::sync::Arc;
 
 /// Bytes of input that a piece of work may read: it is read once for every group of output
@@ -45,7 +45,7 @@ pub(super) struct Form {
 
 impl Direct {
     pub(super) fn plan(
-        kernels: &Kernels,
+        tiles: &Tiles,
         weights: Arc<Packed>,
         (source, target): (View, View),
         (height, width): (usize, usize),
@@ -58,8 +58,8 @@ impl Direct {
             (true, 2) => Source::Picture,
             (true, _) => return None,
         };
-        let groups = Group::cover(kernels, kind, weights.out_blocks, width)?;
-        let row_bytes = weights.in_blocks * source.row * form.stride * size_of::<f32>();
+        let groups = Group::cover(tiles, kind, weights.out_blocks, width)?;
+        let row_bytes = weights.in_blocks * source.row * form.stride * source.element;
         let fit = (SLAB_BYTES / row_bytes).clamp(1, height);
         // several pieces a thread, so that one that loses its core delays the others little
         let rows = fit.min(height.div_ceil(4 * threads));
@@ -82,6 +82,7 @@ impl Direct {
                 out_pixel: target.pixel,
                 last_lanes: LANES,
                 relu: form.relu,
+                to_bytes: target.element == 1,
             },
             last_lanes: if form.exact { LANES - spare } else { LANES },
             stride: form.stride,
@@ -134,17 +135,18 @@ impl Direct {
         // SAFETY: a 3×3 kernel starts one pixel up and left, inside the border; the plan keeps
         // height and width within source and target
         unsafe {
-            let pad = shape.kernel / 2 * (self.source.row + self.source.pixel);
+            let corner = (self.source.row + self.source.pixel) * self.source.element;
+            let pad = shape.kernel / 2 * corner;
             let from = memory
                 .read(&self.source, image, 0, y * self.stride, 0)
                 .sub(pad);
             let to = memory.write(&self.target, image, group.block, y, 0);
             let weights = self.weights.block(group.block);
-            let bias = self.weights.bias(group.block);
+            let constants = self.weights.constants(group.block);
             for x in group.starts(self.width) {
-                let from = from.add(x * self.stride * self.source.pixel);
-                let to = to.add(x * self.target.pixel);
-                (group.tile)(shape, from, weights, bias, to);
+                let from = from.add(x * self.stride * self.source.pixel * self.source.element);
+                let to = to.add(x * self.target.pixel * self.target.element);
+                (group.tile)(shape, from, weights, constants, to);
             }
         }
     }

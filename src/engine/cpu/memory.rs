@@ -26,7 +26,7 @@ pub(super) enum Base {
     Output(usize),
 }
 
-/// A 4-D array inside a [`Base`]; distances in floats.
+/// A 4-D array inside a [`Base`]; distances in elements.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct View {
     pub(super) base: Base,
@@ -40,6 +40,8 @@ pub(super) struct View {
     pub(super) row: usize,
     /// From one pixel to the next.
     pub(super) pixel: usize,
+    /// Bytes of an element.
+    pub(super) element: usize,
 }
 
 /// Sides of a plane with its border, for a picture of `height` × `width`.
@@ -49,17 +51,24 @@ pub(super) fn bordered(height: usize, width: usize) -> (usize, usize) {
 }
 
 impl View {
-    /// A buffer of `blocks` bordered planes whose pixels are `pixel` floats, at `start`.
-    pub(super) fn planes(start: usize, blocks: usize, sides: (usize, usize), pixel: usize) -> View {
+    /// A buffer of `blocks` bordered planes whose pixels are `pixel` elements of `element`
+    /// bytes, at byte `start`, a multiple of `element`.
+    pub(super) fn planes(
+        start: usize,
+        blocks: usize,
+        sides: (usize, usize),
+        (pixel, element): (usize, usize),
+    ) -> View {
         let (rows, columns) = bordered(sides.0, sides.1);
         let row = columns * pixel;
         View {
             base: Base::Arena,
-            offset: start + row + pixel,
+            offset: start / element + row + pixel,
             image: blocks * rows * row,
             block: rows * row,
             row,
             pixel,
+            element,
         }
     }
 
@@ -80,6 +89,7 @@ impl View {
             block: super::simd::LANES,
             row: width * channels,
             pixel: channels,
+            element: size_of::<f32>(),
         }
     }
 
@@ -90,13 +100,13 @@ impl View {
 
 /// The memory of one inference, shared by all threads.
 pub(super) struct Memory<'a> {
-    arena: *mut f32,
+    arena: *mut u8,
     arena_len: usize,
-    outputs: [*mut f32; MOST_OUTPUTS],
+    outputs: [*mut u8; MOST_OUTPUTS],
     output_lens: [usize; MOST_OUTPUTS],
     /// The batch of pictures, `[batch, height, width, 3]`.
     pub(super) picture: &'a [u8],
-    lifetime: PhantomData<&'a mut f32>,
+    lifetime: PhantomData<&'a mut u8>,
 }
 
 // SAFETY: the pointers are only used inside one `Pool::run` at a time, whose pieces of work
@@ -117,8 +127,8 @@ impl<'a> Memory<'a> {
             .iter_mut()
             .flat_map(|level| [&mut level.class, &mut level.boxes]);
         for (i, array) in arrays.enumerate() {
-            outputs[i] = array.as_mut_ptr();
-            output_lens[i] = array.len();
+            outputs[i] = array.as_mut_ptr().cast();
+            output_lens[i] = size_of_val(array.as_slice());
         }
         Memory {
             arena: arena.as_mut_ptr(),
@@ -130,11 +140,11 @@ impl<'a> Memory<'a> {
         }
     }
 
-    /// A place in the arena that no view covers.
+    /// The byte `at` of the arena, which no view covers.
     ///
     /// # Safety
     /// `at` must be at most the arena's length.
-    pub(super) unsafe fn scratch(&self, at: usize) -> *mut f32 {
+    pub(super) unsafe fn scratch(&self, at: usize) -> *mut u8 {
         debug_assert!(at <= self.arena_len);
         // SAFETY: inside the allocation or one past it
         unsafe { self.arena.add(at) }
@@ -151,7 +161,7 @@ impl<'a> Memory<'a> {
         block: usize,
         y: usize,
         x: usize,
-    ) -> *const f32 {
+    ) -> *const u8 {
         // SAFETY: passed on
         unsafe { self.write(view, image, block, y, x) }
     }
@@ -167,13 +177,13 @@ impl<'a> Memory<'a> {
         block: usize,
         y: usize,
         x: usize,
-    ) -> *mut f32 {
+    ) -> *mut u8 {
         let (base, len) = match view.base {
             Base::Arena => (self.arena, self.arena_len),
             Base::Output(i) => (self.outputs[i], self.output_lens[i]),
         };
-        let at = view.at(image, block, y, x);
-        debug_assert!(at < len, "float {at} of {len}: {view:?}");
+        let at = view.element * view.at(image, block, y, x);
+        debug_assert!(at < len, "byte {at} of {len}: {view:?}");
         // SAFETY: inside the allocation, as the caller promises and the assertion checks
         unsafe { base.add(at) }
     }

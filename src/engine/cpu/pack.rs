@@ -1,6 +1,8 @@
 //! Weights in the order in which the kernels read them.
 
 use super::aligned::Aligned;
+use super::dot::CONSTANTS;
+use super::quant;
 use super::simd::LANES;
 use super::winograd::{POINTS, transform_filter};
 use crate::graph::Conv;
@@ -26,9 +28,7 @@ impl Algorithm {
     }
 }
 
-/// One convolution's weights, `[out block, tap or point, in lane, 16]` with blocks of input
-/// lanes outside the taps for [`Algorithm::Direct`] and inside the points for
-/// [`Algorithm::Winograd`]. Lanes without a channel are zero.
+/// One convolution's weights and constants, as its kernel reads them.
 pub(super) struct Packed {
     /// Which kernel the order is for.
     pub(super) algorithm: Algorithm,
@@ -37,17 +37,42 @@ pub(super) struct Packed {
     /// Blocks of output channels.
     pub(super) out_blocks: usize,
     values: Aligned,
-    bias: Aligned,
+    constants: Aligned,
+    /// Weights of an output block, in elements.
     block_len: usize,
+    /// Bytes of a weight.
+    element: usize,
+    /// Constants of an output block.
+    block_constants: usize,
+}
+
+/// Which channel each lane of the input holds, and lanes a block.
+#[derive(Clone, Copy)]
+pub(super) struct InputLanes<'a> {
+    pub(super) channels: &'a [Option<usize>],
+    pub(super) block: usize,
+}
+
+impl InputLanes<'_> {
+    fn blocks(&self) -> usize {
+        self.channels.len().div_ceil(self.block)
+    }
+
+    /// Block, lane in the block, and channel of every lane that holds one.
+    fn iter(&self) -> impl Iterator<Item = (usize, usize, usize)> {
+        let lanes = self.channels.iter().enumerate();
+        lanes.filter_map(|(lane, &channel)| Some((lane / self.block, lane % self.block, channel?)))
+    }
 }
 
 impl Packed {
-    /// Packs for an input whose lane `i` holds channel `lanes[i]`, in blocks of `block` lanes.
-    pub(super) fn new(
+    /// f32 weights `[out block, tap or point, in lane, 16]`, with blocks of input lanes outside
+    /// the taps for [`Algorithm::Direct`] and inside the points for [`Algorithm::Winograd`];
+    /// a bias for each output. Lanes without a channel are zero.
+    pub(super) fn floats(
         conv: &Conv,
         weights: &ConvWeights,
-        lanes: &[Option<usize>],
-        block: usize,
+        lanes: InputLanes<'_>,
         algorithm: Algorithm,
     ) -> Packed {
         let taps = conv.kernel * conv.kernel;
@@ -55,24 +80,22 @@ impl Packed {
             Algorithm::Direct => taps,
             Algorithm::Winograd => POINTS,
         };
-        let in_blocks = lanes.len() / block;
-        let out_blocks = conv.out_channels.div_ceil(LANES);
-        let block_len = points * lanes.len() * LANES;
-        let mut values = Aligned::zeroed(out_blocks * block_len);
-        let mut bias = Aligned::zeroed(out_blocks * LANES);
+        let (in_blocks, out_blocks) = (lanes.blocks(), conv.out_channels.div_ceil(LANES));
+        let block_len = points * in_blocks * lanes.block * LANES;
+        let mut values = Aligned::zeroed(out_blocks * block_len * size_of::<f32>());
+        let mut constants = Aligned::zeroed(out_blocks * LANES * size_of::<f32>());
         for out in 0..conv.out_channels {
-            bias.set(out, weights.bias[out]);
-            for (lane, channel) in lanes.iter().enumerate() {
-                let Some(channel) = channel else { continue };
+            constants.set(out, weights.bias[out].to_ne_bytes());
+            for (block, lane, channel) in lanes.iter() {
                 let filter = &weights.weight[(out * conv.in_channels + channel) * taps..][..taps];
                 let mut put = |point: usize, value: f32| {
-                    let (b, l) = (lane / block, lane % block);
                     let row = match algorithm {
-                        Algorithm::Direct => (b * taps + point) * block + l,
-                        Algorithm::Winograd => (point * in_blocks + b) * block + l,
+                        Algorithm::Direct => block * taps + point,
+                        Algorithm::Winograd => point * in_blocks + block,
                     };
+                    let row = row * lanes.block + lane;
                     let at = (out / LANES) * block_len + row * LANES + out % LANES;
-                    values.set(at, value);
+                    values.set(at, value.to_ne_bytes());
                 };
                 match (algorithm, filter.first_chunk()) {
                     (Algorithm::Winograd, Some(filter)) => {
@@ -88,25 +111,65 @@ impl Packed {
             in_blocks,
             out_blocks,
             values,
-            bias,
+            constants,
             block_len,
+            element: size_of::<f32>(),
+            block_constants: LANES,
         }
     }
 
-    /// Floats from one output block's weights to the next's.
+    /// Signed bytes `[out block, in block, tap, four lanes, 16, lane of the four]`; for each
+    /// block of outputs sixteen biases, scales and offsets as [`super::dot`] wants them.
+    pub(super) fn bytes(conv: &Conv, weights: &quant::Weights, lanes: InputLanes<'_>) -> Packed {
+        let taps = conv.kernel * conv.kernel;
+        let (in_blocks, out_blocks) = (lanes.blocks(), conv.out_channels.div_ceil(LANES));
+        let block_len = taps * in_blocks * lanes.block * LANES;
+        let mut values = Aligned::zeroed(out_blocks * block_len);
+        let mut constants = Aligned::zeroed(out_blocks * CONSTANTS * size_of::<f32>());
+        for out in 0..conv.out_channels {
+            let mut offset = 0i32;
+            for (block, lane, channel) in lanes.iter() {
+                for tap in 0..taps {
+                    let value = weights.values[(out * conv.in_channels + channel) * taps + tap];
+                    let four = (block * taps + tap) * (lanes.block / 4) + lane / 4;
+                    let at = (four * LANES + out % LANES) * 4 + lane % 4;
+                    values.set((out / LANES) * block_len + at, value.to_ne_bytes());
+                    offset += 128 * i32::from(value);
+                }
+            }
+            let first = (out / LANES) * CONSTANTS + out % LANES;
+            constants.set(first, weights.bias[out].to_ne_bytes());
+            constants.set(first + LANES, weights.scale[out].to_ne_bytes());
+            constants.set(first + 2 * LANES, offset.to_ne_bytes());
+        }
+        Packed {
+            algorithm: Algorithm::Direct,
+            in_blocks,
+            out_blocks,
+            values,
+            constants,
+            block_len,
+            element: 1,
+            block_constants: CONSTANTS,
+        }
+    }
+
+    /// Elements from one output block's weights to the next's.
     pub(super) fn block_len(&self) -> usize {
         self.block_len
     }
 
     /// The weights of one output block and, behind them, of all later ones.
-    pub(super) fn block(&self, block: usize) -> *const f32 {
+    pub(super) fn block(&self, block: usize) -> *const u8 {
         debug_assert!(block < self.out_blocks);
-        self.values.as_ptr().wrapping_add(block * self.block_len)
+        let at = block * self.block_len * self.element;
+        self.values.as_ptr().wrapping_add(at)
     }
 
-    /// The bias of one output block and, behind it, of all later ones.
-    pub(super) fn bias(&self, block: usize) -> *const f32 {
+    /// The constants of one output block and, behind them, of all later ones.
+    pub(super) fn constants(&self, block: usize) -> *const f32 {
         debug_assert!(block < self.out_blocks);
-        self.bias.as_ptr().wrapping_add(block * LANES)
+        let constants = self.constants.as_ptr().cast::<f32>();
+        constants.wrapping_add(block * self.block_constants)
     }
 }

@@ -1,11 +1,16 @@
 //! A graph compiled for one batch and picture size: steps over one arena.
 
+use super::aligned::LINE;
 use super::direct::{Direct, Form};
 use super::layout::{Home, Layout};
 use super::memory::{Memory, View, bordered};
 use super::pack::{Algorithm, Packed};
-use super::plane::{PICTURE_PIXEL, Picture, PlaneStep, Work};
+use super::plane::{
+    self, PICTURE_PIXEL, Picture, PictureBytes, PictureTable, PlaneStep, Planes, Work,
+};
+use super::quant::Scales;
 use super::simd::{Kernels, LANES};
+use super::tile::Tiles;
 use super::winograd::Winograd;
 use crate::graph::{Conv, Graph, NodeId, Op, Shape};
 use std::sync::Arc;
@@ -24,20 +29,70 @@ pub(super) struct Network {
     pub(super) layout: Layout,
     /// By node, of convolutions.
     pub(super) weights: Vec<Option<Arc<Packed>>>,
-    pub(super) picture: Arc<[[f32; 256]; 3]>,
     pub(super) kernels: &'static Kernels,
+    pub(super) arithmetic: Arithmetic,
     pub(super) threads: usize,
+}
+
+/// What the values between layers are.
+pub(super) enum Arithmetic {
+    /// f32, from a picture normalised by this table.
+    Floats { picture: Arc<PictureTable> },
+    /// Unsigned bytes.
+    Bytes {
+        /// The byte kernels.
+        tiles: &'static Tiles,
+        scales: Scales,
+        /// What is around the picture.
+        border: PictureBytes,
+    },
+}
+
+impl Network {
+    /// Bytes of a value.
+    fn element(&self) -> usize {
+        match self.arithmetic {
+            Arithmetic::Floats { .. } => size_of::<f32>(),
+            Arithmetic::Bytes { .. } => 1,
+        }
+    }
+
+    fn tiles(&self) -> &'static Tiles {
+        match self.arithmetic {
+            Arithmetic::Floats { .. } => &self.kernels.tiles,
+            Arithmetic::Bytes { tiles, .. } => tiles,
+        }
+    }
+
+    fn planes(&self) -> &'static Planes {
+        match self.arithmetic {
+            Arithmetic::Floats { .. } => &self.kernels.planes,
+            Arithmetic::Bytes { .. } => &plane::BYTES,
+        }
+    }
 }
 
 /// Steps for one batch and picture size.
 pub(super) struct Plan {
     /// Pictures, rows, columns.
     pub(super) size: (usize, usize, usize),
-    pub(super) steps: Vec<Step>,
-    /// Floats of the arena: planes, then one scratch a thread.
+    pub(super) steps: Vec<(NodeId, Step)>,
+    /// Bytes of the arena: planes, then one scratch a thread.
     pub(super) arena_len: usize,
     scratch_at: usize,
     scratch_len: usize,
+}
+
+impl Step {
+    /// How it is computed, for people.
+    pub(super) fn kernel(&self) -> &'static str {
+        match self {
+            Step::Picture(_) => "picture",
+            Step::Plane(plane) => plane.work.name(),
+            Step::Direct(_) => "direct",
+            Step::Winograd(_) => "winograd",
+        }
+    }
 }
 
 impl Plan {
@@ -50,7 +105,7 @@ impl Plan {
         size @ (batch, height, width): (usize, usize, usize),
     ) -> Result<Plan, String> {
         let shapes = network.graph.shapes(height, width);
-        let (views, scratch_at) = place(&network.layout, &shapes, batch);
+        let (views, scratch_at) = place(&network.layout, &shapes, batch, network.element());
         let mut compiler = Compiler {
             network,
             shapes,
@@ -66,7 +121,7 @@ impl Plan {
         let steps = compiler.steps;
         let scratch_len = steps
             .iter()
-            .map(|step| match step {
+            .map(|(_, step)| match step {
                 Step::Winograd(winograd) => winograd.scratch(),
                 _ => 0,
             })
@@ -95,7 +150,7 @@ impl Plan {
     /// Runs one piece of work of one step.
     ///
     /// # Safety
-    /// `memory` must hold [`Plan::arena_len`] floats and be sized for this picture; steps must
+    /// `memory` must hold [`Plan::arena_len`] bytes and be sized for this picture; steps must
     /// run in order, each piece once, and no two pieces at once on one `thread`.
     #[allow(unsafe_code, reason = "the one door from the plan to the kernels")]
     pub(super) unsafe fn run(&self, step: &Step, memory: &Memory<'_>, thread: usize, item: usize) {
@@ -116,11 +171,11 @@ impl Plan {
 
 /// Gives every buffer a place in the arena; buffers that are never alive together may share
 /// one. Returns the buffers' views and the arena's length.
-fn place(layout: &Layout, shapes: &[Shape], batch: usize) -> (Vec<View>, usize) {
+fn place(layout: &Layout, shapes: &[Shape], batch: usize, element: usize) -> (Vec<View>, usize) {
     let mut order: Vec<usize> = (0..layout.buffers.len()).collect();
     order.sort_by_key(|&i| layout.buffers[i].first);
     let mut placed: Vec<(usize, usize, usize)> = Vec::new(); // start, end, last reader
-    let mut views = vec![View::planes(0, 0, (0, 0), 0); layout.buffers.len()];
+    let mut views = vec![View::planes(0, 0, (0, 0), (0, 1)); layout.buffers.len()];
     let mut arena = 0;
     for index in order {
         let buffer = &layout.buffers[index];
@@ -128,7 +183,8 @@ fn place(layout: &Layout, shapes: &[Shape], batch: usize) -> (Vec<View>, usize) 
         let picture = buffer.node.0 == 0;
         let pixel = if picture { PICTURE_PIXEL } else { LANES };
         let (rows, columns) = bordered(height, width);
-        let len = (batch * buffer.blocks * rows * columns * pixel).next_multiple_of(LANES);
+        let values = batch * buffer.blocks * rows * columns * pixel;
+        let len = (values * element).next_multiple_of(LINE);
         placed.retain(|&(_, _, last)| last >= buffer.first);
         placed.sort_unstable();
         let mut start = 0;
@@ -140,7 +196,7 @@ fn place(layout: &Layout, shapes: &[Shape], batch: usize) -> (Vec<View>, usize) 
         }
         placed.push((start, start + len, buffer.last));
         arena = arena.max(start + len);
-        views[index] = View::planes(start, buffer.blocks, (height, width), pixel);
+        views[index] = View::planes(start, buffer.blocks, (height, width), (pixel, element));
     }
     (views, arena)
 }
@@ -150,10 +206,15 @@ struct Compiler<'a> {
     shapes: Vec<Shape>,
     /// By buffer.
     views: Vec<View>,
-    steps: Vec<Step>,
+    /// With the node that each is part of.
+    steps: Vec<(NodeId, Step)>,
 }
 
 impl Compiler<'_> {
+    fn push(&mut self, id: NodeId, step: Step) {
+        self.steps.push((id, step));
+    }
+
     fn sides(&self, id: NodeId) -> (usize, usize) {
         (self.shapes[id.0].height, self.shapes[id.0].width)
     }
@@ -187,14 +248,21 @@ impl Compiler<'_> {
     fn clear_borders(&mut self, id: NodeId) {
         for (index, buffer) in self.network.layout.buffers.iter().enumerate() {
             if buffer.first == id.0 && buffer.border {
-                self.steps.push(Step::Plane(PlaneStep {
-                    kernels: self.network.kernels,
-                    work: Work::Clear,
-                    target: self.views[index],
-                    blocks: buffer.blocks,
-                    from: self.sides(buffer.node),
-                    to: self.sides(buffer.node),
-                }));
+                let fill = match (&self.network.arithmetic, buffer.node.0) {
+                    (Arithmetic::Bytes { border, .. }, 0) => *border,
+                    _ => [0; PICTURE_PIXEL],
+                };
+                self.push(
+                    id,
+                    Step::Plane(PlaneStep {
+                        planes: self.network.planes(),
+                        work: Work::Clear { fill },
+                        target: self.views[index],
+                        blocks: buffer.blocks,
+                        from: self.sides(buffer.node),
+                        to: self.sides(buffer.node),
+                    }),
+                );
             }
         }
     }
@@ -209,17 +277,23 @@ impl Compiler<'_> {
         match &node.op {
             Op::Input => {
                 let (height, width) = self.sides(id);
-                self.steps.push(Step::Picture(Picture {
-                    target,
-                    height,
-                    width,
-                    table: Arc::clone(&self.network.picture),
-                }));
+                self.push(
+                    id,
+                    Step::Picture(Picture {
+                        target,
+                        height,
+                        width,
+                        table: match &self.network.arithmetic {
+                            Arithmetic::Floats { picture } => Some(Arc::clone(picture)),
+                            Arithmetic::Bytes { .. } => None,
+                        },
+                    }),
+                );
                 true
             }
             Op::Conv(conv) => {
                 let step = self.conv(id, conv, (source, target));
-                step.map(|step| self.steps.push(step)).is_some()
+                step.map(|step| self.push(id, step)).is_some()
             }
             Op::MaxPool => self.plane(id, input, Work::MaxPool { source }, target),
             Op::Upsample => self.plane(id, input, Work::Enlarge { source }, target),
@@ -229,8 +303,15 @@ impl Compiler<'_> {
                 };
                 let lanes = &self.network.layout.lanes;
                 let alike = lanes[node.inputs[0].0] == lanes[node.inputs[1].0];
-                let left = source;
-                alike && self.plane(id, input, Work::Sum { left, right }, target)
+                let steps = match &self.network.arithmetic {
+                    Arithmetic::Floats { .. } => Some([1.0; 2]),
+                    Arithmetic::Bytes { scales, .. } => scales.summands(id, &node.inputs),
+                };
+                let (Some(steps), left) = (steps, source) else {
+                    return false;
+                };
+                let work = Work::Sum { left, right, steps };
+                alike && self.plane(id, input, work, target)
             }
             Op::Concat => self.copies(id),
         }
@@ -238,14 +319,17 @@ impl Compiler<'_> {
 
     fn plane(&mut self, id: NodeId, input: NodeId, work: Work, target: View) -> bool {
         let blocked = target.pixel == LANES && self.network.graph.node(input).op != Op::Input;
-        self.steps.push(Step::Plane(PlaneStep {
-            kernels: self.network.kernels,
-            work,
-            target,
-            blocks: self.blocks(id),
-            from: self.sides(input),
-            to: self.sides(id),
-        }));
+        self.push(
+            id,
+            Step::Plane(PlaneStep {
+                planes: self.network.planes(),
+                work,
+                target,
+                blocks: self.blocks(id),
+                from: self.sides(input),
+                to: self.sides(id),
+            }),
+        );
         blocked
     }
 
@@ -281,7 +365,8 @@ impl Compiler<'_> {
                     relu: conv.relu,
                     exact: views.1.pixel != LANES || self.network.layout.homes[id.0].is_none(),
                 };
-                Direct::plan(kernels, weights, views, sides, form, threads).map(Step::Direct)
+                let tiles = self.network.tiles();
+                Direct::plan(tiles, weights, views, sides, form, threads).map(Step::Direct)
             }
         }
     }

@@ -5,9 +5,24 @@
 )]
 
 use super::memory::{Memory, View, bordered};
-use super::simd::{Kernels, LANES, Simd};
+use super::simd::{Bytes, LANES, Lanes, Simd};
 
-/// Distances and sides of a pooling, distances in floats.
+/// What treats whole planes, for one instruction set and precision. The pointers are to the
+/// elements of that precision.
+pub(super) struct Planes {
+    pub(super) max_pool: unsafe fn(&Pool, *const u8, *mut u8),
+    pub(super) enlarge: unsafe fn(&Enlarge, *const u8, *mut u8),
+    pub(super) sum: unsafe fn(&Sum, *const u8, *const u8, *mut u8),
+}
+
+/// The kernels for planes of bytes, the same on every instruction set.
+pub(super) static BYTES: Planes = Planes {
+    max_pool: max_pool::<Bytes>,
+    enlarge: enlarge::<Bytes>,
+    sum: sum_bytes,
+};
+
+/// Distances and sides of a pooling, distances in elements.
 pub(super) struct Pool {
     in_row: usize,
     in_height: usize,
@@ -23,18 +38,19 @@ pub(super) struct Pool {
 /// # Safety
 /// `input` and `output` must be valid for the planes that `shape` describes.
 #[inline(always)]
-pub(super) unsafe fn max_pool<S: Simd>(shape: &Pool, input: *const f32, output: *mut f32) {
+pub(super) unsafe fn max_pool<L: Lanes>(shape: &Pool, input: *const u8, output: *mut u8) {
+    let (input, output) = (input.cast::<L::Element>(), output.cast::<L::Element>());
     for y in 0..shape.out_height {
         for x in 0..shape.out_width {
             // SAFETY: rows and columns are clamped to the plane
             unsafe {
                 let first = input.add(2 * y * shape.in_row + 2 * x * LANES);
-                let mut most = S::load(first);
+                let mut most = L::load(first);
                 for ky in 0..3 {
                     let row = input.add((2 * y + ky).min(shape.in_height - 1) * shape.in_row);
                     for kx in 0..3 {
                         let column = (2 * x + kx).min(shape.in_width - 1);
-                        most = most.max(S::load(row.add(column * LANES)));
+                        most = most.max(L::load(row.add(column * LANES)));
                     }
                 }
                 most.store(output.add(y * shape.out_row + x * LANES));
@@ -43,7 +59,7 @@ pub(super) unsafe fn max_pool<S: Simd>(shape: &Pool, input: *const f32, output: 
     }
 }
 
-/// Distances and sides of an enlargement, distances in floats.
+/// Distances and sides of an enlargement, distances in elements.
 pub(super) struct Enlarge {
     in_row: usize,
     out_row: usize,
@@ -56,12 +72,13 @@ pub(super) struct Enlarge {
 /// # Safety
 /// `input` and `output` must be valid for the planes that `shape` describes.
 #[inline(always)]
-pub(super) unsafe fn enlarge<S: Simd>(shape: &Enlarge, input: *const f32, output: *mut f32) {
+pub(super) unsafe fn enlarge<L: Lanes>(shape: &Enlarge, input: *const u8, output: *mut u8) {
+    let (input, output) = (input.cast::<L::Element>(), output.cast::<L::Element>());
     for y in 0..shape.height {
         for x in 0..shape.width {
             // SAFETY: the caller vouches for both planes
             unsafe {
-                let value = S::load(input.add(y * shape.in_row + x * LANES));
+                let value = L::load(input.add(y * shape.in_row + x * LANES));
                 let to = output.add(2 * y * shape.out_row + 2 * x * LANES);
                 value.store(to);
                 value.store(to.add(LANES));
@@ -72,13 +89,15 @@ pub(super) unsafe fn enlarge<S: Simd>(shape: &Enlarge, input: *const f32, output
     }
 }
 
-/// Distances and sides of a sum, distances in floats.
+/// Distances and sides of a sum, distances in elements.
 pub(super) struct Sum {
     left_row: usize,
     right_row: usize,
     out_row: usize,
     height: usize,
     width: usize,
+    /// What a step of each summand is worth in steps of the sum; used for bytes only.
+    steps: [f32; 2],
 }
 
 /// Adds two planes.
@@ -86,12 +105,9 @@ pub(super) struct Sum {
 /// # Safety
 /// All three pointers must be valid for the planes that `shape` describes.
 #[inline(always)]
-pub(super) unsafe fn sum<S: Simd>(
-    shape: &Sum,
-    left: *const f32,
-    right: *const f32,
-    output: *mut f32,
-) {
+pub(super) unsafe fn sum<S: Simd>(shape: &Sum, left: *const u8, right: *const u8, output: *mut u8) {
+    let (left, right) = (left.cast::<f32>(), right.cast::<f32>());
+    let output = output.cast::<f32>();
     for y in 0..shape.height {
         for x in 0..shape.width {
             // SAFETY: the caller vouches for all planes
@@ -105,6 +121,29 @@ pub(super) unsafe fn sum<S: Simd>(
     }
 }
 
+/// Adds two planes of bytes, clamped and rounded half to even.
+///
+/// # Safety
+/// All three pointers must be valid for the planes that `shape` describes.
+unsafe fn sum_bytes(shape: &Sum, left: *const u8, right: *const u8, output: *mut u8) {
+    let [left_step, right_step] = shape.steps;
+    for y in 0..shape.height {
+        // SAFETY: the caller vouches for all planes; the output overlaps neither input
+        let (left, right, output) = unsafe {
+            let row = shape.width * LANES;
+            (
+                std::slice::from_raw_parts(left.add(y * shape.left_row), row),
+                std::slice::from_raw_parts(right.add(y * shape.right_row), row),
+                std::slice::from_raw_parts_mut(output.add(y * shape.out_row), row),
+            )
+        };
+        for ((sum, &left), &right) in output.iter_mut().zip(left).zip(right) {
+            let value = f32::from(left) * left_step + f32::from(right) * right_step;
+            *sum = value.min(255.0).round_ties_even() as u8;
+        }
+    }
+}
+
 /// What a [`PlaneStep`] does to each block of each picture.
 pub(super) enum Work {
     /// Max pooling of a source plane.
@@ -112,16 +151,34 @@ pub(super) enum Work {
     /// Enlargement of a source plane.
     Enlarge { source: View },
     /// Sum of two source planes.
-    Sum { left: View, right: View },
+    Sum {
+        left: View,
+        right: View,
+        /// What a step of each is worth in steps of the sum.
+        steps: [f32; 2],
+    },
     /// Copy of a source plane, for a value that two concatenations need.
     Copy { source: View },
-    /// Zeros around the plane.
-    Clear,
+    /// Zeros around the plane, or these bytes around the picture.
+    Clear { fill: PictureBytes },
+}
+
+impl Work {
+    /// For people.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Work::MaxPool { .. } => "max pool",
+            Work::Enlarge { .. } => "enlarge",
+            Work::Sum { .. } => "sum",
+            Work::Copy { .. } => "copy",
+            Work::Clear { .. } => "clear border",
+        }
+    }
 }
 
 /// A planned step that treats all planes of a view alike.
 pub(super) struct PlaneStep {
-    pub(super) kernels: &'static Kernels,
+    pub(super) planes: &'static Planes,
     pub(super) work: Work,
     pub(super) target: View,
     /// Blocks of the target.
@@ -160,7 +217,7 @@ impl PlaneStep {
                         out_height: height,
                         out_width: width,
                     };
-                    (self.kernels.max_pool)(&shape, from(source), to);
+                    (self.planes.max_pool)(&shape, from(source), to);
                 }
                 Work::Enlarge { source } => {
                     let shape = Enlarge {
@@ -169,40 +226,44 @@ impl PlaneStep {
                         height: self.from.0,
                         width: self.from.1,
                     };
-                    (self.kernels.enlarge)(&shape, from(source), to);
+                    (self.planes.enlarge)(&shape, from(source), to);
                 }
-                Work::Sum { left, right } => {
+                Work::Sum { left, right, steps } => {
                     let shape = Sum {
                         left_row: left.row,
                         right_row: right.row,
                         out_row,
                         height,
                         width,
+                        steps: *steps,
                     };
-                    (self.kernels.sum)(&shape, from(left), from(right), to);
+                    (self.planes.sum)(&shape, from(left), from(right), to);
                 }
                 Work::Copy { source } => {
                     for y in 0..height {
                         let from = memory.read(source, image, block, y, 0);
-                        std::ptr::copy_nonoverlapping(from, to.add(y * out_row), width * LANES);
+                        let to = to.add(y * out_row * source.element);
+                        std::ptr::copy_nonoverlapping(from, to, width * LANES * source.element);
                     }
                 }
-                Work::Clear => self.clear(to),
+                Work::Clear { fill } => self.clear(to, *fill),
             }
         }
     }
 
-    /// Zeros everything around the plane whose pixel (0, 0) is `first`.
-    unsafe fn clear(&self, first: *mut f32) {
+    /// Fills everything around the plane whose pixel (0, 0) is `first`.
+    unsafe fn clear(&self, first: *mut u8, fill: PictureBytes) {
         let ((height, width), (rows, columns)) = (self.to, bordered(self.to.0, self.to.1));
-        let View { row, pixel, .. } = self.target;
+        let element = self.target.element;
+        let (row, pixel) = (self.target.row * element, self.target.pixel * element);
         // SAFETY: `bordered` gives the sides that the view was laid out with
         unsafe {
             let corner = first.sub(row + pixel);
             let zero = |y: usize, x: usize, pixels: usize| {
-                corner
-                    .add(y * row + x * pixel)
-                    .write_bytes(0, pixels * pixel);
+                let first = corner.add(y * row + x * pixel);
+                for at in (0..pixels * pixel).step_by(fill.len()) {
+                    first.add(at).cast::<PictureBytes>().write_unaligned(fill);
+                }
             };
             zero(0, 0, columns);
             for y in 1..=height {
@@ -216,22 +277,28 @@ impl PlaneStep {
     }
 }
 
-/// A planned first step: bytes to normalised floats.
+/// A pixel of the picture in bytes: red, green, blue and one to spare.
+pub(super) type PictureBytes = [u8; PICTURE_PIXEL];
+
+/// A planned first step: the caller's bytes with a border, normalised to floats or as they are.
 pub(super) struct Picture {
     pub(super) target: View,
     pub(super) height: usize,
     pub(super) width: usize,
-    /// Normalised value of every byte, by channel.
-    pub(super) table: std::sync::Arc<[[f32; 256]; 3]>,
+    /// Normalised value of every byte, by channel; none to keep bytes.
+    pub(super) table: Option<std::sync::Arc<PictureTable>>,
 }
 
-/// Floats of a pixel of the normalised picture: three channels and one to spare, so that a
+/// Normalised value of every byte, by channel.
+pub(super) type PictureTable = [[f32; 256]; 3];
+
+/// Elements of a pixel of the picture: three channels and one to spare, so that a
 /// pixel never crosses a cache line.
 pub(super) const PICTURE_PIXEL: usize = 4;
 
 impl Picture {
     /// The table for a mean and deviation of values scaled to 0..=1.
-    pub(super) fn table(mean: &[f32; 3], std: &[f32; 3]) -> [[f32; 256]; 3] {
+    pub(super) fn table(mean: &[f32; 3], std: &[f32; 3]) -> PictureTable {
         std::array::from_fn(|c| {
             std::array::from_fn(|byte| (byte as f32 - 255.0 * mean[c]) / (255.0 * std[c]))
         })
@@ -248,18 +315,31 @@ impl Picture {
     /// `memory` must be the arena that this step was planned for.
     pub(super) unsafe fn run(&self, memory: &Memory<'_>, item: usize) {
         let (image, y) = (item / self.height, item % self.height);
-        let bytes = &memory.picture[item * self.width * 3..][..self.width * 3];
-        // SAFETY: the row is inside the view, `width` pixels long, and no other piece's
-        let row = unsafe {
-            let first = memory.write(&self.target, image, 0, y, 0);
-            std::slice::from_raw_parts_mut(first, self.width * PICTURE_PIXEL)
-        };
-        for (pixel, rgb) in row
-            .chunks_exact_mut(PICTURE_PIXEL)
-            .zip(bytes.chunks_exact(3))
-        {
-            for c in 0..3 {
-                pixel[c] = self.table[c][usize::from(rgb[c])];
+        let pixels = memory.picture[item * self.width * 3..][..self.width * 3].chunks_exact(3);
+        // SAFETY: the row is inside the view and no other piece's
+        let first = unsafe { memory.write(&self.target, image, 0, y, 0) };
+        match &self.table {
+            Some(table) => {
+                // SAFETY: the row is `width` pixels of floats long
+                let row = unsafe {
+                    let first = first.cast::<[f32; PICTURE_PIXEL]>();
+                    std::slice::from_raw_parts_mut(first, self.width)
+                };
+                for (pixel, rgb) in row.iter_mut().zip(pixels) {
+                    for c in 0..3 {
+                        pixel[c] = table[c][usize::from(rgb[c])];
+                    }
+                }
+            }
+            None => {
+                // SAFETY: the row is `width` pixels of bytes long
+                let row = unsafe {
+                    let first = first.cast::<PictureBytes>();
+                    std::slice::from_raw_parts_mut(first, self.width)
+                };
+                for (pixel, rgb) in row.iter_mut().zip(pixels) {
+                    *pixel = [rgb[0], rgb[1], rgb[2], 0];
+                }
             }
         }
     }

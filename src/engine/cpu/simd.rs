@@ -11,12 +11,15 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod bytes;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod scalar;
 
-use super::plane::{Enlarge, Pool, Sum};
-use super::tile::{Source, Tile};
+pub(super) use bytes::Bytes;
+
+use super::plane::Planes;
+use super::tile::Tiles;
 use super::winograd::{Gather, Scatter};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -24,18 +27,27 @@ use std::fmt;
 /// Channels in a block: the lanes of a vector.
 pub(super) const LANES: usize = 16;
 
-/// Sixteen floats.
+/// Sixteen values of one pixel.
 ///
 /// # Safety
 /// All methods need the instruction set of the implementation; `load` and `store` need a
-/// pointer that is valid for sixteen floats (no alignment is asked for).
-pub(super) trait Simd: Copy {
+/// pointer that is valid for sixteen values (no alignment is asked for).
+pub(super) trait Lanes: Copy {
+    /// One value.
+    type Element;
+    unsafe fn load(from: *const Self::Element) -> Self;
+    unsafe fn store(self, to: *mut Self::Element);
+    unsafe fn max(self, other: Self) -> Self;
+}
+
+/// Sixteen floats.
+///
+/// # Safety
+/// As for [`Lanes`].
+pub(super) trait Simd: Lanes<Element = f32> {
     unsafe fn splat(value: f32) -> Self;
-    unsafe fn load(from: *const f32) -> Self;
-    unsafe fn store(self, to: *mut f32);
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
-    unsafe fn max(self, other: Self) -> Self;
     /// `self × by + plus`.
     unsafe fn mul_add(self, by: Self, plus: Self) -> Self;
 }
@@ -93,32 +105,23 @@ impl fmt::Display for Isa {
 /// The kernels of one instruction set. Calling any of them needs that instruction set;
 /// [`Isa::kernels`] has looked.
 pub(super) struct Kernels {
-    pub(super) isa: Isa,
-    /// Register tiles as (output blocks, pixels), for [`Kernels::tile`].
-    pub(super) tiles: &'static [(usize, usize)],
-    /// The matrix kernel for a register tile that is in `tiles`.
-    pub(super) tile: fn(Source, blocks: usize, pixels: usize) -> Option<Tile>,
+    /// The matrix kernel.
+    pub(super) tiles: Tiles,
     pub(super) gather: unsafe fn(&Gather, *const f32, *mut f32),
     pub(super) scatter: unsafe fn(&Scatter, *const f32, *const f32, *mut f32),
-    pub(super) max_pool: unsafe fn(&Pool, *const f32, *mut f32),
-    pub(super) enlarge: unsafe fn(&Enlarge, *const f32, *mut f32),
-    pub(super) sum: unsafe fn(&Sum, *const f32, *const f32, *mut f32),
+    pub(super) planes: Planes,
 }
 
 /// Instantiates every kernel for `$simd` under `$feature` and fills `KERNELS`.
 macro_rules! kernels {
-    ($isa:expr, $simd:ty, $(#[$feature:meta])?, [$(($blocks:literal, $pixels:literal)),* $(,)?]) => {
-        use crate::engine::cpu::{plane, simd::{Isa, Kernels}, tile, winograd};
+    ($simd:ty, $(#[$feature:meta])?, [$(($blocks:literal, $pixels:literal)),* $(,)?]) => {
+        use crate::engine::cpu::{plane, simd::Kernels, tile, winograd};
 
         pub(in crate::engine::cpu) static KERNELS: Kernels = Kernels {
-            isa: $isa,
-            tiles: &[$(($blocks, $pixels)),*],
-            tile: tile_for,
+            tiles: tile::Tiles { shapes: &[$(($blocks, $pixels)),*], get: tile_for },
             gather,
             scatter,
-            max_pool,
-            enlarge,
-            sum,
+            planes: plane::Planes { max_pool, enlarge, sum },
         };
 
         fn tile_for(source: tile::Source, blocks: usize, pixels: usize) -> Option<tile::Tile> {
@@ -132,17 +135,17 @@ macro_rules! kernels {
         }
 
         kernels!(@wrap $(#[$feature])? multiply<BLOCKS, PIXELS, IN_LANES, STEP> = tile::multiply::<$simd, BLOCKS, PIXELS, IN_LANES, STEP>,
-            (shape: &tile::Shape, input: *const f32, weights: *const f32, bias: *const f32, output: *mut f32));
+            (shape: &tile::Shape, input: *const u8, weights: *const u8, bias: *const f32, output: *mut u8));
         kernels!(@wrap $(#[$feature])? gather<> = winograd::gather::<$simd>,
             (shape: &winograd::Gather, input: *const f32, output: *mut f32));
         kernels!(@wrap $(#[$feature])? scatter<> = winograd::scatter::<$simd>,
             (shape: &winograd::Scatter, input: *const f32, bias: *const f32, output: *mut f32));
         kernels!(@wrap $(#[$feature])? max_pool<> = plane::max_pool::<$simd>,
-            (shape: &plane::Pool, input: *const f32, output: *mut f32));
+            (shape: &plane::Pool, input: *const u8, output: *mut u8));
         kernels!(@wrap $(#[$feature])? enlarge<> = plane::enlarge::<$simd>,
-            (shape: &plane::Enlarge, input: *const f32, output: *mut f32));
+            (shape: &plane::Enlarge, input: *const u8, output: *mut u8));
         kernels!(@wrap $(#[$feature])? sum<> = plane::sum::<$simd>,
-            (shape: &plane::Sum, left: *const f32, right: *const f32, output: *mut f32));
+            (shape: &plane::Sum, left: *const u8, right: *const u8, output: *mut u8));
     };
     (@wrap $(#[$feature:meta])? $name:ident<$($generic:ident),*> = $kernel:expr, ($($arg:ident: $ty:ty),*)) => {
         $(#[$feature])?

@@ -2,6 +2,7 @@
 
 use super::simd::Kernels;
 use super::*;
+use crate::calibration::Calibration;
 use crate::engine::reference::ReferenceEngine;
 use crate::graph::{Conv, Graph};
 use crate::model::{Network as Detector, vovnet::VovNet};
@@ -62,6 +63,7 @@ fn options(isa: Isa, threads: usize, winograd: bool) -> CpuOptions {
         threads,
         isa: Some(isa),
         winograd,
+        ..CpuOptions::default()
     }
 }
 
@@ -226,8 +228,39 @@ fn agree(graph: Graph, input: &ModelInput) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// The graph with pseudo-random weights and a ReLU after every convolution but the logits.
+fn model_of_relu(mut graph: Graph) -> Model {
+    let logits: Vec<usize> = graph
+        .outputs
+        .iter()
+        .flat_map(|level| [level.class.0, level.boxes.0])
+        .collect();
+    for (index, node) in graph.nodes.iter_mut().enumerate() {
+        if let Op::Conv(conv) = &mut node.op {
+            conv.relu = !logits.contains(&index);
+        }
+    }
+    model_of(graph)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+
+    #[test]
+    fn ragged_int8_layers_equal_their_scalar_twins(
+        (height, width) in (1usize..14, 1usize..14),
+        (from, to) in (1usize..40, 1usize..70),
+        kernel in prop::sample::select(vec![1, 3]),
+    ) {
+        let graph = graph_of(from, |graph, x| {
+            let y = conv(graph, x, to, kernel, 1, true);
+            let pooled = graph.max_pool("pool", y);
+            let z = conv(graph, pooled, from, 3, 1, true);
+            graph.concat("joined", &[pooled, z])
+        });
+        let input = picture(1, 2 * height, 2 * width);
+        bytes_agree(&calibrated(model_of_relu(graph), &input), &input)?;
+    }
 
     #[test]
     fn ragged_convolutions_agree_with_candle(
@@ -265,17 +298,85 @@ fn every_instruction_set_has_every_tile_that_it_names() {
     use super::tile::Source;
     for isa in Isa::available() {
         let kernels: &Kernels = isa.kernels().unwrap();
-        assert_eq!(kernels.isa, isa);
-        for &(blocks, pixels) in kernels.tiles {
-            for source in [
-                Source::Picture,
-                Source::Planes { stride: 1 },
-                Source::Planes { stride: 2 },
-            ] {
-                assert!((kernels.tile)(source, blocks, pixels).is_some());
+        for tiles in [&kernels.tiles, dot::tiles(isa).1] {
+            for &(blocks, pixels) in tiles.shapes {
+                for source in [
+                    Source::Picture,
+                    Source::Planes { stride: 1 },
+                    Source::Planes { stride: 2 },
+                ] {
+                    assert!((tiles.get)(source, blocks, pixels).is_some());
+                }
             }
+            // any number of blocks and pixels can be covered
+            assert!(tiles.shapes.contains(&(1, 1)), "{isa}");
         }
-        // any number of blocks and pixels can be covered
-        assert!(kernels.tiles.contains(&(1, 1)), "{isa}");
     }
+}
+
+/// The model with ranges measured on `input`.
+fn calibrated(mut model: Model, input: &ModelInput) -> Model {
+    let mut calibration = Calibration::new(&model).unwrap();
+    calibration.add(input).unwrap();
+    model.manifest.int8 = Some(calibration.finish());
+    model
+}
+
+fn int8(isa: Isa, threads: usize) -> CpuOptions {
+    CpuOptions {
+        threads,
+        isa: Some(isa),
+        precision: Precision::Int8,
+        ..CpuOptions::default()
+    }
+}
+
+/// Runs a model in bytes on every instruction set and expects the scalar twin's exact logits.
+fn bytes_agree(model: &Model, input: &ModelInput) -> Result<RawOutput, TestCaseError> {
+    let mut twin = RawOutput::default();
+    let mut scalar = CpuEngine::with_options(model, int8(Isa::Scalar, 1)).unwrap();
+    scalar.infer(input, &mut twin).unwrap();
+    for isa in Isa::available() {
+        let mut engine = CpuEngine::with_options(model, int8(isa, 2)).unwrap();
+        let mut output = RawOutput::default();
+        engine.infer(input, &mut output).unwrap();
+        prop_assert!(output == twin, "{} differs", engine.describe());
+    }
+    Ok(twin)
+}
+
+#[test]
+fn int8_equals_its_scalar_twin_and_is_near_f32() {
+    let input = picture(2, 64, 96);
+    for backbone in [VovNet::Slim27, VovNet::V39] {
+        let network = Detector {
+            backbone,
+            ..Detector::vovnet27_slim()
+        };
+        let model = calibrated(Model::random(network, 12, 1).unwrap(), &input);
+        let output = bytes_agree(&model, &input).unwrap();
+        let error = relative_error(&output, &reference(&model, &input));
+        assert!(error <= 0.1, "{error}");
+    }
+}
+
+#[test]
+fn int8_without_ranges_says_what_to_do() {
+    let error = CpuEngine::with_options(&detector(), int8(Isa::Scalar, 1)).err();
+    let error = error.unwrap().to_string();
+    assert!(error.contains("vovcam calibrate"), "{error}");
+}
+
+/// One convolution in bytes, computed the slow and obvious way in f64 from the same steps.
+#[test]
+fn int8_layers_are_as_exact_as_their_steps() {
+    let (height, width) = (5, 7);
+    let graph = graph_of(20, |graph, x| conv(graph, x, 33, 3, 1, true));
+    let input = picture(1, 2 * height, 2 * width);
+    let model = calibrated(model_of_relu(graph), &input);
+    let output = bytes_agree(&model, &input).unwrap();
+    let expected = reference(&model, &input);
+    // two layers of bytes: 1/255 of the range each, weights 1/254 of their largest
+    let error = relative_error(&output, &expected);
+    assert!(error <= 0.03, "{error}");
 }

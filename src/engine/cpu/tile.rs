@@ -14,7 +14,7 @@
     reason = "register tiles over raw planes; the plan has checked every extent"
 )]
 
-use super::simd::{Kernels, LANES, Simd};
+use super::simd::{LANES, Simd};
 
 /// What a tile reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,16 +25,26 @@ pub(super) enum Source {
     Planes { stride: usize },
 }
 
-/// A compiled register tile: `(shape, input, weights, bias, output)`.
+/// A compiled register tile: `(shape, input, weights, constants, output)`, in f32 or, as
+/// [`super::dot`] has it, in bytes.
 ///
 /// # Safety
 /// `input` must be valid for reads at every tap of every pixel, `weights` for
-/// `in_blocks × kernel²` taps of every block, `bias` for every block and `output` for writes
-/// at every pixel of every block; no other thread may write any of it, or read the output.
+/// `in_blocks × kernel²` taps of every block, `constants` for every block and `output` for
+/// writes at every pixel of every block, all aligned for their elements; no other thread may
+/// write any of it, or read the output.
 pub(super) type Tile =
-    unsafe fn(shape: &Shape, *const f32, weights: *const f32, bias: *const f32, *mut f32);
+    unsafe fn(shape: &Shape, *const u8, weights: *const u8, constants: *const f32, *mut u8);
 
-/// Sizes and distances of one call, distances in floats.
+/// The register tiles of one instruction set and precision.
+pub(super) struct Tiles {
+    /// Tiles as (output blocks, pixels).
+    pub(super) shapes: &'static [(usize, usize)],
+    /// The kernel for a tile that is in `shapes`.
+    pub(super) get: fn(Source, blocks: usize, pixels: usize) -> Option<Tile>,
+}
+
+/// Sizes and distances of one call, distances in elements of what is read or written.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shape {
     /// Input blocks to sum over.
@@ -57,6 +67,8 @@ pub(super) struct Shape {
     pub(super) last_lanes: usize,
     /// Whether to clamp at zero.
     pub(super) relu: bool,
+    /// Of the byte kernels: whether to write bytes or floats.
+    pub(super) to_bytes: bool,
 }
 
 /// The kernel behind [`Tile`]: `BLOCKS × PIXELS` sums, `IN_LANES` channels a block used,
@@ -73,11 +85,14 @@ pub(super) unsafe fn multiply<
     const STEP: usize,
 >(
     shape: &Shape,
-    input: *const f32,
-    mut weights: *const f32,
+    input: *const u8,
+    weights: *const u8,
     bias: *const f32,
-    output: *mut f32,
+    output: *mut u8,
 ) {
+    let input = input.cast::<f32>();
+    let mut weights = weights.cast::<f32>();
+    let output = output.cast::<f32>();
     // SAFETY: all offsets follow the distances in `shape`, for which the caller vouches
     unsafe {
         let mut sums = [[S::splat(0.0); PIXELS]; BLOCKS];
@@ -106,25 +121,28 @@ pub(super) unsafe fn multiply<
                 }
             }
         }
-        for (block, sums) in sums.iter().enumerate() {
-            let lanes = if block + 1 == BLOCKS {
-                shape.last_lanes
-            } else {
-                LANES
-            };
-            for (pixel, &sum) in sums.iter().enumerate() {
-                let value = if shape.relu {
-                    sum.max(S::splat(0.0))
-                } else {
-                    sum
-                };
-                let to = output.add(block * shape.out_block + pixel * shape.out_pixel);
-                if lanes == LANES {
-                    value.store(to);
-                } else {
-                    let mut all = [0.0; LANES];
-                    value.store(all.as_mut_ptr());
-                    std::ptr::copy_nonoverlapping(all.as_ptr(), to, lanes);
+        // Sums stay in registers only if every index into them is constant, so this loop must be
+        // small enough to be unrolled: with a branch in it, each product above is also stored.
+        let partial = shape.last_lanes < LANES;
+        let mut buffer = [[[0.0; LANES]; PIXELS]; BLOCKS];
+        let (to, out_block, out_pixel) = match partial {
+            true => (buffer.as_mut_ptr().cast(), PIXELS * LANES, LANES),
+            false => (output, shape.out_block, shape.out_pixel),
+        };
+        let least = S::splat(if shape.relu { 0.0 } else { f32::NEG_INFINITY });
+        for block in 0..BLOCKS {
+            for pixel in 0..PIXELS {
+                let to = to.add(block * out_block + pixel * out_pixel);
+                sums[block][pixel].max(least).store(to);
+            }
+        }
+        if partial {
+            for (block, pixels) in buffer.iter().enumerate() {
+                let last = block + 1 == BLOCKS;
+                let lanes = if last { shape.last_lanes } else { LANES };
+                for (pixel, values) in pixels.iter().enumerate() {
+                    let to = output.add(block * shape.out_block + pixel * shape.out_pixel);
+                    std::ptr::copy_nonoverlapping(values.as_ptr(), to, lanes);
                 }
             }
         }
@@ -147,7 +165,7 @@ impl Group {
     /// Covers `blocks` output blocks with the tiles that need the fewest cycles for a run of
     /// `length` pixels. None when the kernels cannot read this source.
     pub(super) fn cover(
-        kernels: &Kernels,
+        tiles: &Tiles,
         source: Source,
         blocks: usize,
         length: usize,
@@ -155,10 +173,10 @@ impl Group {
         let mut groups = Vec::new();
         let mut block = 0;
         while block < blocks {
-            let most = kernels.tiles.iter().map(|&(blocks, _)| blocks).max()?;
+            let most = tiles.shapes.iter().map(|&(blocks, _)| blocks).max()?;
             let tile_blocks = most.min(blocks - block);
-            let (_, pixels) = *kernels
-                .tiles
+            let (_, pixels) = *tiles
+                .shapes
                 .iter()
                 .filter(|&&(b, pixels)| b == tile_blocks && pixels <= length)
                 .min_by_key(|&&(b, pixels)| length.div_ceil(pixels) * cost(b, pixels))?;
@@ -166,7 +184,7 @@ impl Group {
                 block,
                 blocks: tile_blocks,
                 pixels,
-                tile: (kernels.tile)(source, tile_blocks, pixels)?,
+                tile: (tiles.get)(source, tile_blocks, pixels)?,
             });
             block += tile_blocks;
         }

@@ -224,7 +224,7 @@ impl Winograd {
         let chunks = tiles.div_ceil(chunk);
         let last = tiles - (chunks - 1) * chunk;
         let source_kind = Source::Planes { stride: 1 };
-        let groups = |tiles| Group::cover(kernels, source_kind, weights.out_blocks, tiles);
+        let groups = |tiles| Group::cover(&kernels.tiles, source_kind, weights.out_blocks, tiles);
         Some(Winograd {
             groups: [groups(chunk)?, groups(last)?],
             kernels,
@@ -245,18 +245,20 @@ impl Winograd {
         batch * self.chunks * self.shares
     }
 
-    /// Floats of scratch that one thread needs: transformed input and one group's sums.
+    /// Bytes of scratch that one thread needs: transformed input and one group's sums.
     pub(super) fn scratch(&self) -> usize {
         let blocks = self.groups.iter().flatten().map(|group| group.blocks).max();
-        POINTS * self.chunk * LANES * (self.weights.in_blocks + blocks.unwrap_or(0))
+        let blocks = self.weights.in_blocks + blocks.unwrap_or(0);
+        POINTS * self.chunk * LANES * blocks * size_of::<f32>()
     }
 
     /// Runs one piece of work.
     ///
     /// # Safety
     /// `memory` must be the arena that this step was planned for, `scratch` at least
-    /// [`Winograd::scratch`] floats of this thread's own; no other piece of work may run twice.
-    pub(super) unsafe fn run(&self, memory: &Memory<'_>, scratch: *mut f32, item: usize) {
+    /// [`Winograd::scratch`] bytes of this thread's own, aligned for floats; no other piece of work may run twice.
+    pub(super) unsafe fn run(&self, memory: &Memory<'_>, scratch: *mut u8, item: usize) {
+        let scratch = scratch.cast::<f32>();
         let (chunk, share) = (item / self.shares, item % self.shares);
         let (image, chunk) = (chunk / self.chunks, chunk % self.chunks);
         let first = chunk * self.chunk;
@@ -303,7 +305,7 @@ impl Winograd {
                 // SAFETY: the window starts one pixel up and left of the tile, inside the
                 // border; planes are padded to whole tiles, so it ends inside too
                 unsafe {
-                    let window = memory.read(&self.source, image, block, y, x);
+                    let window = memory.read(&self.source, image, block, y, x).cast::<f32>();
                     let window = window.sub(self.source.row + self.source.pixel);
                     let slot = transformed.add((block * tiles.len() + slot) * LANES);
                     (self.kernels.gather)(&shape, window, slot);
@@ -327,17 +329,18 @@ impl Winograd {
             out_pixel: LANES,
             last_lanes: LANES,
             relu: false,
+            to_bytes: false,
         };
         for point in 0..POINTS {
             // SAFETY: each pointer addresses its point of arrays sized [point, …] above
             unsafe {
-                let weights = self.weights.block(group.block);
-                let weights = weights.add(point * in_blocks * LANES * LANES);
+                let weights = self.weights.block(group.block).cast::<f32>();
+                let weights = weights.add(point * in_blocks * LANES * LANES).cast();
                 let input = input.add(point * in_blocks * tiles * LANES);
                 let sums = sums.add(point * tiles * LANES);
                 for start in group.starts(tiles) {
                     let (from, to) = (input.add(start * LANES), sums.add(start * LANES));
-                    (group.tile)(&shape, from, weights, NO_BIAS.as_ptr(), to);
+                    (group.tile)(&shape, from.cast(), weights, NO_BIAS.as_ptr(), to.cast());
                 }
             }
         }
@@ -367,9 +370,9 @@ impl Winograd {
                 // SAFETY: rows and columns are cut to the plane; the sums are sized as written
                 unsafe {
                     let sums = sums.add((block * POINTS * count + slot) * LANES);
-                    let bias = self.weights.bias(group.block + block);
+                    let bias = self.weights.constants(group.block + block);
                     let to = memory.write(&self.target, image, group.block + block, y, x);
-                    (self.kernels.scatter)(&shape, sums, bias, to);
+                    (self.kernels.scatter)(&shape, sums, bias, to.cast());
                 }
             }
         }

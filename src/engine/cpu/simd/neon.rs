@@ -5,7 +5,7 @@
     reason = "every method is four intrinsics under the contract of the trait"
 )]
 
-use super::{Simd, kernels};
+use super::{Lanes, Simd, kernels};
 use std::arch::aarch64::*;
 
 /// The same operation on all four quarters.
@@ -20,11 +20,8 @@ macro_rules! quarters {
     };
 }
 
-impl Simd for [float32x4_t; 4] {
-    #[inline(always)]
-    unsafe fn splat(value: f32) -> Self {
-        [vdupq_n_f32(value); 4]
-    }
+impl Lanes for [float32x4_t; 4] {
+    type Element = f32;
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
         [
@@ -42,6 +39,17 @@ impl Simd for [float32x4_t; 4] {
         vst1q_f32(to.add(12), self[3]);
     }
     #[inline(always)]
+    unsafe fn max(self, other: Self) -> Self {
+        quarters!(vmaxq_f32, self, other)
+    }
+}
+
+impl Simd for [float32x4_t; 4] {
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        [vdupq_n_f32(value); 4]
+    }
+    #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
         quarters!(vaddq_f32, self, other)
     }
@@ -50,16 +58,12 @@ impl Simd for [float32x4_t; 4] {
         quarters!(vsubq_f32, self, other)
     }
     #[inline(always)]
-    unsafe fn max(self, other: Self) -> Self {
-        quarters!(vmaxq_f32, self, other)
-    }
-    #[inline(always)]
     unsafe fn mul_add(self, by: Self, plus: Self) -> Self {
         quarters!(vfmaq_f32, plus, self, by)
     }
 }
 
 // 6 pixels × 4 registers of sums, 4 of weights and 1 splat fill 29 of the 32 registers
-kernels!(Isa::Neon, [float32x4_t; 4], #[target_feature(enable = "neon")], [
+kernels!([float32x4_t; 4], #[target_feature(enable = "neon")], [
     (1, 6), (1, 5), (1, 4), (1, 3), (1, 2), (1, 1),
 ]);

@@ -5,13 +5,10 @@
     reason = "the trait is unsafe for the instruction sets; here only load and store are"
 )]
 
-use super::{LANES, Simd, kernels};
+use super::{LANES, Lanes, Simd, kernels};
 
-impl Simd for [f32; LANES] {
-    #[inline(always)]
-    unsafe fn splat(value: f32) -> Self {
-        [value; LANES]
-    }
+impl Lanes for [f32; LANES] {
+    type Element = f32;
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
         from.cast::<Self>().read_unaligned()
@@ -19,6 +16,17 @@ impl Simd for [f32; LANES] {
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
         to.cast::<Self>().write_unaligned(self);
+    }
+    #[inline(always)]
+    unsafe fn max(self, other: Self) -> Self {
+        std::array::from_fn(|i| self[i].max(other[i]))
+    }
+}
+
+impl Simd for [f32; LANES] {
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        [value; LANES]
     }
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
@@ -29,10 +37,6 @@ impl Simd for [f32; LANES] {
         std::array::from_fn(|i| self[i] - other[i])
     }
     #[inline(always)]
-    unsafe fn max(self, other: Self) -> Self {
-        std::array::from_fn(|i| self[i].max(other[i]))
-    }
-    #[inline(always)]
     unsafe fn mul_add(self, by: Self, plus: Self) -> Self {
         // not f32::mul_add: without the instruction that is a library call
         std::array::from_fn(|i| self[i] * by[i] + plus[i])
@@ -40,4 +44,4 @@ impl Simd for [f32; LANES] {
 }
 
 // the baseline x86-64 has 16 registers of 4 lanes: 2 pixels of sums stay in them
-kernels!(Isa::Scalar, [f32; LANES], , [(1, 2), (1, 1)]);
+kernels!([f32; LANES], , [(1, 2), (1, 1)]);

@@ -1,0 +1,99 @@
+//! `vovcam calibrate`: measures a model's int8 ranges and writes them into its manifest.
+
+use super::{Failure, NO_INPUT, RUN_FAILED, USAGE};
+use crate::calibration::Calibration;
+use crate::capture::{self, CaptureOptions, Next, Source, SourceSpec};
+use crate::clock::SystemClock;
+use crate::frame::Size;
+use crate::pipeline::Stop;
+use crate::preprocess::{ModelInput, Preprocessor};
+use crate::weights::Model;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct CalibrateArgs {
+    /// The manifest that gets the ranges
+    #[arg(long, value_name = "MODEL.json")]
+    model: PathBuf,
+    /// Pictures like those the model will see: a folder or a clip. Training pictures are right,
+    /// evaluation pictures are not
+    #[arg(long, value_name = "DIR|FILE")]
+    source: String,
+    /// Pictures to measure
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    pictures: usize,
+}
+
+pub(super) fn run(args: &CalibrateArgs) -> Result<(), Failure> {
+    let mut model = Model::load(&args.model)?;
+    let spec = SourceSpec::parse(&args.source).map_err(|e| Failure::new(USAGE, e))?;
+    let stop = Stop::default();
+    let options = CaptureOptions {
+        size: None,
+        fps: None,
+        format: None,
+        timeout: Duration::from_secs(5),
+        retry: false,
+        clock: SystemClock::shared(),
+        stop: stop.signal().clone(),
+    };
+    let mut source = capture::open(&spec, &options).map_err(|e| Failure::new(NO_INPUT, e))?;
+    let mut calibration = Calibration::new(&model)?;
+    measure(&mut calibration, &model, source.as_mut(), args.pictures)?;
+    model.manifest.int8 = Some(calibration.finish());
+    write_manifest(&args.model.with_extension("json"), &model)
+}
+
+fn measure(
+    calibration: &mut Calibration,
+    model: &Model,
+    source: &mut dyn Source,
+    pictures: usize,
+) -> Result<(), Failure> {
+    let side = model.manifest.input_size as u32;
+    let mut preprocessor = Preprocessor::new(model.manifest.pad_value);
+    let mut input = ModelInput::default();
+    let mut measured = 0;
+    while measured < pictures {
+        let frame = match source.next() {
+            Ok(Next::Frame(frame)) => frame,
+            Ok(Next::Event(_)) => continue,
+            Ok(Next::End) => break,
+            Err(error) if error.is_damaged_frame() => {
+                tracing::warn!("{error}");
+                continue;
+            }
+            Err(error) => return Err(Failure::new(NO_INPUT, error)),
+        };
+        preprocessor
+            .letterbox(&frame, Size::new(side, side), &mut input)
+            .map_err(|e| Failure::new(RUN_FAILED, e))?;
+        calibration.add(&input)?;
+        measured += 1;
+        if measured.is_multiple_of(50) {
+            eprintln!("{measured} of at most {pictures} pictures");
+        }
+    }
+    match measured {
+        0 => Err(Failure::new(NO_INPUT, "the source has no picture")),
+        _ => Ok(()),
+    }
+}
+
+/// Replaces the manifest, whole or not at all.
+fn write_manifest(path: &Path, model: &Model) -> Result<(), Failure> {
+    let failed = |e: std::io::Error| {
+        let place = path.display();
+        Failure::new(
+            RUN_FAILED,
+            format!("cannot write the manifest '{place}': {e}"),
+        )
+    };
+    let mut text =
+        serde_json::to_string_pretty(&model.manifest).map_err(|e| Failure::new(RUN_FAILED, e))?;
+    text.push('\n');
+    let part = path.with_extension("json.part");
+    std::fs::write(&part, text).map_err(failed)?;
+    std::fs::rename(&part, path).map_err(failed)
+}
