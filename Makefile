@@ -28,8 +28,10 @@ lint: setup-build ## formatting, clippy and documentation, warnings are errors
 doc: setup-build ## the library's documentation in target/doc
 	$(CARGO) doc --no-deps
 
-bench: setup-build ## time the engines on this machine
+bench: setup-build ## time the engines, their layers and the whole program on this machine
 	$(CARGO) bench --bench engine
+	$(CARGO) bench --bench layers
+	$(CARGO) bench --bench stages
 
 peers: setup-build ## time other runtimes on the same network in turn with this one: target/peers.json
 	@test -x $(PEERS_PYTHON) || { python3 -m venv target/peers/venv && \

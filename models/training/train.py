@@ -57,6 +57,10 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--held-out", type=float, default=0.04, help="share of scenes kept for measuring [%(default)s]")
     p.add_argument("--teacher", help="YOLOX ONNX file; fills in labels that a set does not have")
     p.add_argument("--teacher-cache", type=Path, help="JSON with the filled-in labels [OUT/teacher.json]")
+    p.add_argument("--mosaic", type=float, default=0.5, help="share of canvases that are mosaics [%(default)s]")
+    p.add_argument("--most-repeats", type=float, default=3.0, help="of a photo with a rare class; 1: no balance [%(default)s]")
+    p.add_argument("--neck-width", type=int, default=NetworkConfig.neck_width, help="channels [%(default)s]")
+    p.add_argument("--iou-weight", type=float, default=LossWeights.iou, help="of the GIoU loss [%(default)s]")
     p.add_argument("--imitate", type=float, default=2.0, help="weight of the teacher's features [%(default)s]")
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     p.add_argument("--threads", type=int, default=os.cpu_count())
@@ -99,7 +103,7 @@ class Trainer:
     def __init__(self, args: argparse.Namespace):
         self.args = args
         self.classes = tuple(args.classes.split(","))
-        self.schedule = Schedule(args.stages, args.lr, args.warmup_steps)
+        self.schedule = Schedule(args.stages, args.lr, args.warmup_steps, mosaic=args.mosaic)
         self.device = torch.device(args.device)
         args.out.mkdir(parents=True, exist_ok=True)
         torch.set_num_threads(args.threads)
@@ -130,7 +134,7 @@ class Trainer:
 
     def _build(self) -> None:
         a = self.args
-        self.model = Detector(NetworkConfig(classes=len(self.classes), backbone=a.backbone))
+        self.model = Detector(NetworkConfig(len(self.classes), a.backbone, neck_width=a.neck_width))
         if a.start_from:
             self.log(start_from(self.model, a.start_from, a.start_whole))
         self.model.to(self.device, memory_format=torch.channels_last)
@@ -239,7 +243,7 @@ class Trainer:
             outputs = self.model.predict(features)
             if wanted:
                 likeness = imitation_loss(features, self.adapters, wanted)
-        loss, parts = detection_loss(outputs, batch, LossWeights())
+        loss, parts = detection_loss(outputs, batch, LossWeights(iou=self.args.iou_weight))
         if wanted:
             loss = loss + imitate * likeness
             parts["imitate"] = float(likeness.detach())
@@ -256,7 +260,7 @@ class Trainer:
         return parts
 
     def _loader(self):
-        factors = datasets.repeat_factors(self.train_set, len(self.classes), threshold=0.12, most=3.0)
+        factors = datasets.repeat_factors(self.train_set, len(self.classes), threshold=0.12, most=self.args.most_repeats)
         return torch.utils.data.DataLoader(
             BatchSet(self.train_set), batch_size=None, sampler=Plans(self, factors), num_workers=self.args.workers,
             prefetch_factor=3 if self.args.workers else None, pin_memory=self.device.type == "cuda",

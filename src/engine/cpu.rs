@@ -9,7 +9,7 @@
 //! planes with a border of zeros, so that no inner loop tests anything. A concatenation is the
 //! buffer that its parts are written into, so one-shot aggregation moves no memory. Every
 //! convolution is one register-tiled matrix kernel with bias and ReLU at its end, behind
-//! Winograd's transform where the convolution is 3×3 with stride 1; or, with a model that has
+//! Winograd's transform where the convolution is 3×3; or, with a model that has
 //! calibrated ranges, its twin in bytes, which multiplies four times as many. And everything that can be
 //! decided before the first frame is: a frame runs a list of steps and allocates nothing.
 
@@ -59,7 +59,7 @@ pub struct CpuOptions {
     pub isa: Option<Isa>,
     /// What the values between layers are.
     pub precision: Precision,
-    /// Whether 3×3 stride-1 convolutions in f32 use Winograd's transform.
+    /// Whether 3×3 convolutions in f32 use Winograd's transform.
     pub winograd: bool,
 }
 

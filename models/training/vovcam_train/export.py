@@ -62,7 +62,7 @@ def export(model: Detector, out: Path, classes, training: dict, measured: list[d
     }  # fmt: skip
     part.replace(weights)
     text = out.with_suffix(".json.part")
-    text.write_text(json.dumps(manifest, indent=1) + "\n")
+    text.write_text(json.dumps(manifest, indent=2) + "\n")
     text.replace(out)
 
 

@@ -23,6 +23,7 @@ class Schedule:
     hold: float = 0.3
     last_lr: float = 0.02
     plain_from: float = 0.82
+    mosaic: float = Policy.mosaic
 
     def learning_rate(self, progress: float, step: int) -> float:
         """Linear warm-up, held until `hold`, then a cosine down to `last_lr` of the peak."""
@@ -37,7 +38,7 @@ class Schedule:
         return min(max(side + 32 * jitter, 128), largest)
 
     def policy(self, progress: float) -> Policy:
-        return FINAL if progress >= self.plain_from else Policy()
+        return FINAL if progress >= self.plain_from else Policy(mosaic=self.mosaic)
 
     def imitation(self, progress: float) -> float:
         """Weight of the teacher's features, relative to the start."""

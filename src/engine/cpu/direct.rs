@@ -11,8 +11,8 @@ use super::tile::{Group, Shape, Source, Tiles};
 use std::sync::Arc;
 
 /// Bytes of input that a piece of work may read: it is read once for every group of output
-/// blocks and should stay in the second-level cache meanwhile.
-const SLAB_BYTES: usize = 384 << 10;
+/// blocks and should stay in the second-level cache meanwhile (128 to 900 KiB differ by 3 %).
+const SLAB_BYTES: usize = 768 << 10;
 
 /// A planned 1×1 or 3×3 convolution.
 pub(super) struct Direct {

@@ -1,8 +1,8 @@
 //! Where values lie: views into the arena and into the caller's logits.
 //!
 //! A plane is `[row, column, 16 channels]` with a border of zeros: one pixel above and on the
-//! left, one below and on the right of sides rounded up to whole Winograd tiles. So no kernel
-//! tests bounds. A buffer is `[picture, block, plane]`, and a slice of its blocks is a view
+//! left, one below and on the right of sides rounded up to whole Winograd tiles (the largest
+//! are those at stride 2). So no kernel tests bounds. A buffer is `[picture, block, plane]`, and a slice of its blocks is a view
 //! with the same distances.
 #![allow(
     unsafe_code,
@@ -46,7 +46,8 @@ pub(super) struct View {
 
 /// Sides of a plane with its border, for a picture of `height` × `width`.
 pub(super) fn bordered(height: usize, width: usize) -> (usize, usize) {
-    let side = |side: usize| side.next_multiple_of(TILE) + 2;
+    // tiles of a stride-2 convolution reach two input pixels further for each output pixel
+    let side = |side: usize| side.next_multiple_of(2 * TILE) + 2;
     (side(height), side(width))
 }
 

@@ -4,7 +4,7 @@ use super::aligned::Aligned;
 use super::dot::CONSTANTS;
 use super::quant;
 use super::simd::LANES;
-use super::winograd::{POINTS, transform_filter};
+use super::winograd::{Form, POINTS};
 use crate::graph::Conv;
 use crate::weights::ConvWeights;
 
@@ -13,14 +13,14 @@ use crate::weights::ConvWeights;
 pub(super) enum Algorithm {
     /// Implicit matrix product.
     Direct,
-    /// F(4×4, 3×3).
+    /// Minimal filtering.
     Winograd,
 }
 
 impl Algorithm {
     /// The fixed rule: Winograd wherever it applies, if it is wanted.
     pub(super) fn choose(conv: &Conv, winograd: bool) -> Algorithm {
-        if winograd && conv.kernel == 3 && conv.stride == 1 {
+        if winograd && conv.kernel == 3 && Form::of(conv.stride).is_some() {
             Algorithm::Winograd
         } else {
             Algorithm::Direct
@@ -76,10 +76,11 @@ impl Packed {
         algorithm: Algorithm,
     ) -> Packed {
         let taps = conv.kernel * conv.kernel;
-        let points = match algorithm {
-            Algorithm::Direct => taps,
-            Algorithm::Winograd => POINTS,
+        let form = match algorithm {
+            Algorithm::Direct => None,
+            Algorithm::Winograd => Form::of(conv.stride),
         };
+        let points = form.map_or(taps, |_| POINTS);
         let (in_blocks, out_blocks) = (lanes.blocks(), conv.out_channels.div_ceil(LANES));
         let block_len = points * in_blocks * lanes.block * LANES;
         let mut values = Aligned::zeroed(out_blocks * block_len * size_of::<f32>());
@@ -97,9 +98,9 @@ impl Packed {
                     let at = (out / LANES) * block_len + row * LANES + out % LANES;
                     values.set(at, value.to_ne_bytes());
                 };
-                match (algorithm, filter.first_chunk()) {
-                    (Algorithm::Winograd, Some(filter)) => {
-                        let points = transform_filter(filter);
+                match (form, filter.first_chunk()) {
+                    (Some(form), Some(filter)) => {
+                        let points = form.transform_filter(filter);
                         points.into_iter().enumerate().for_each(|(i, v)| put(i, v));
                     }
                     _ => filter.iter().enumerate().for_each(|(i, &v)| put(i, v)),

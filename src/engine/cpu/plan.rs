@@ -354,8 +354,8 @@ impl Compiler<'_> {
         let sides = self.sides(id);
         match weights.algorithm {
             Algorithm::Winograd => {
-                Winograd::plan(kernels, weights, views, sides, conv.relu, threads)
-                    .map(Step::Winograd)
+                let form = (conv.stride, conv.relu);
+                Winograd::plan(kernels, weights, views, sides, form, threads).map(Step::Winograd)
             }
             Algorithm::Direct => {
                 let form = Form {

@@ -261,6 +261,9 @@ impl PlaneStep {
             let corner = first.sub(row + pixel);
             let zero = |y: usize, x: usize, pixels: usize| {
                 let first = corner.add(y * row + x * pixel);
+                if fill == [0; PICTURE_PIXEL] {
+                    return first.write_bytes(0, pixels * pixel);
+                }
                 for at in (0..pixels * pixel).step_by(fill.len()) {
                     first.add(at).cast::<PictureBytes>().write_unaligned(fill);
                 }

@@ -20,7 +20,7 @@ pub(super) use bytes::Bytes;
 
 use super::plane::Planes;
 use super::tile::Tiles;
-use super::winograd::{Gather, Scatter};
+use super::winograd::Transforms;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -107,8 +107,9 @@ impl fmt::Display for Isa {
 pub(super) struct Kernels {
     /// The matrix kernel.
     pub(super) tiles: Tiles,
-    pub(super) gather: unsafe fn(&Gather, *const f32, *mut f32),
-    pub(super) scatter: unsafe fn(&Scatter, *const f32, *const f32, *mut f32),
+    /// Winograd's transforms for stride 1 and 2.
+    pub(super) stride_1: Transforms,
+    pub(super) stride_2: Transforms,
     pub(super) planes: Planes,
 }
 
@@ -119,8 +120,8 @@ macro_rules! kernels {
 
         pub(in crate::engine::cpu) static KERNELS: Kernels = Kernels {
             tiles: tile::Tiles { shapes: &[$(($blocks, $pixels)),*], get: tile_for },
-            gather,
-            scatter,
+            stride_1: winograd::Transforms { gather: gather_1, scatter: scatter_1 },
+            stride_2: winograd::Transforms { gather: gather_2, scatter: scatter_2 },
             planes: plane::Planes { max_pool, enlarge, sum },
         };
 
@@ -136,9 +137,13 @@ macro_rules! kernels {
 
         kernels!(@wrap $(#[$feature])? multiply<BLOCKS, PIXELS, IN_LANES, STEP> = tile::multiply::<$simd, BLOCKS, PIXELS, IN_LANES, STEP>,
             (shape: &tile::Shape, input: *const u8, weights: *const u8, bias: *const f32, output: *mut u8));
-        kernels!(@wrap $(#[$feature])? gather<> = winograd::gather::<$simd>,
+        kernels!(@wrap $(#[$feature])? gather_1<> = winograd::gather::<$simd, winograd::Stride1, 6>,
             (shape: &winograd::Gather, input: *const f32, output: *mut f32));
-        kernels!(@wrap $(#[$feature])? scatter<> = winograd::scatter::<$simd>,
+        kernels!(@wrap $(#[$feature])? gather_2<> = winograd::gather::<$simd, winograd::Stride2, 9>,
+            (shape: &winograd::Gather, input: *const f32, output: *mut f32));
+        kernels!(@wrap $(#[$feature])? scatter_1<> = winograd::scatter::<$simd, winograd::Stride1, 6>,
+            (shape: &winograd::Scatter, input: *const f32, bias: *const f32, output: *mut f32));
+        kernels!(@wrap $(#[$feature])? scatter_2<> = winograd::scatter::<$simd, winograd::Stride2, 9>,
             (shape: &winograd::Scatter, input: *const f32, bias: *const f32, output: *mut f32));
         kernels!(@wrap $(#[$feature])? max_pool<> = plane::max_pool::<$simd>,
             (shape: &plane::Pool, input: *const u8, output: *mut u8));

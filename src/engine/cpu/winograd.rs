@@ -1,10 +1,14 @@
-//! Winograd's minimal filtering F(4×4, 3×3) (Lavin and Gray, arXiv 1509.09308): 36 products
-//! for 16 outputs where a direct 3×3 convolution needs 144.
+//! Winograd's minimal filtering (Lavin and Gray, arXiv 1509.09308) for 3×3 convolutions.
+//!
+//! At stride 1 it is F(4×4, 3×3): 36 products for 16 outputs where the direct way needs 144.
+//! At stride 2 the window's even and odd rows and columns are filtered apart: the even ones
+//! meet two taps, by F(4, 2) in 5 products, the odd ones a single tap, in 4. So 9 × 9 products
+//! replace 144, and as the 4 odd ones share a weight there are 36 weights here as well.
 //!
 //! A chunk of tiles goes through three passes in one thread's scratch memory, sized to stay in
-//! the second-level cache: *gather* transforms each 6×6 input window into 36 points, the
-//! matrix kernel of [`super::tile`] multiplies each point's channels with that point's weights,
-//! and *scatter* transforms 36 sums back to 4×4 outputs, adds the bias and clamps.
+//! the second-level cache: *gather* transforms each input window into its positions, the
+//! matrix kernel of [`super::tile`] multiplies each position's channels with its weights,
+//! and *scatter* transforms the sums back to 4×4 outputs, adds the bias and clamps.
 //! The weights are transformed once, at load ([`super::pack`]).
 
 #![allow(
@@ -24,35 +28,180 @@ use std::sync::Arc;
 
 /// Output pixels of a tile's side.
 pub(super) const TILE: usize = 4;
-/// Input pixels of a tile's side.
-const WINDOW: usize = 6;
-/// Points of the transformed window.
-pub(super) const POINTS: usize = WINDOW * WINDOW;
-/// Bytes of transformed input that a chunk may take: half of a small second-level cache.
+/// Transformed weights of a side, at either stride.
+const SIDE: usize = 6;
+/// Transformed weights of a filter.
+pub(super) const POINTS: usize = SIDE * SIDE;
+/// Bytes of transformed input that a chunk may take: half of a second-level cache. A quarter
+/// was no faster.
 const CHUNK_BYTES: usize = 512 << 10;
 
-/// Rows of G: the points 0, 1, −1, 2, −2 and infinity.
-const FILTER: [[f64; 3]; WINDOW] = [
-    [1.0 / 4.0, 0.0, 0.0],
-    [-1.0 / 6.0, -1.0 / 6.0, -1.0 / 6.0],
-    [-1.0 / 6.0, 1.0 / 6.0, -1.0 / 6.0],
-    [1.0 / 24.0, 1.0 / 12.0, 1.0 / 6.0],
-    [1.0 / 24.0, -1.0 / 12.0, 1.0 / 6.0],
-    [0.0, 0.0, 1.0],
-];
+/// The transforms at one stride, along one side of a window of `N` pixels.
+trait Scheme<const N: usize> {
+    /// `N` pixels to `N` positions.
+    unsafe fn input<S: Simd>(d: [S; N]) -> [S; N];
+    /// `N` positions to the tile's pixels.
+    unsafe fn output<S: Simd>(m: [S; N]) -> [S; TILE];
+}
 
-/// G·g·Gᵀ for one 3×3 filter, in f64 because the thirds and sixths do not round well.
-pub(super) fn transform_filter(filter: &[f32; 9]) -> [f32; POINTS] {
-    std::array::from_fn(|point| {
-        let (row, column) = (&FILTER[point / WINDOW], &FILTER[point % WINDOW]);
-        let mut sum = 0.0;
-        for ky in 0..3 {
-            for kx in 0..3 {
-                sum += row[ky] * column[kx] * f64::from(filter[3 * ky + kx]);
+/// What the transforms of a stride look like from outside.
+pub(super) struct Form {
+    /// Pixels of a window's side, which is also its number of positions.
+    side: usize,
+    stride: usize,
+    /// Rows of G, one for each transformed weight of a side.
+    filter: [[f64; 3]; SIDE],
+    /// The transformed weight that each position of a side is multiplied with.
+    weights: &'static [usize],
+}
+
+/// Stride 1, at the points 0, 1, −1, 2, −2 and infinity.
+static STRIDE_1: Form = Form {
+    side: 6,
+    stride: 1,
+    filter: [
+        [1.0 / 4.0, 0.0, 0.0],
+        [-1.0 / 6.0, -1.0 / 6.0, -1.0 / 6.0],
+        [-1.0 / 6.0, 1.0 / 6.0, -1.0 / 6.0],
+        [1.0 / 24.0, 1.0 / 12.0, 1.0 / 6.0],
+        [1.0 / 24.0, -1.0 / 12.0, 1.0 / 6.0],
+        [0.0, 0.0, 1.0],
+    ],
+    weights: &[0, 1, 2, 3, 4, 5],
+};
+
+/// Stride 2: the even pixels at the points 0, 1, −1, 2 and infinity, then the odd ones.
+static STRIDE_2: Form = Form {
+    side: 9,
+    stride: 2,
+    filter: [
+        [1.0 / 2.0, 0.0, 0.0],
+        [-1.0 / 2.0, 0.0, -1.0 / 2.0],
+        [-1.0 / 6.0, 0.0, 1.0 / 6.0],
+        [1.0 / 6.0, 0.0, 1.0 / 3.0],
+        [0.0, 0.0, 1.0],
+        [0.0, 1.0, 0.0],
+    ],
+    weights: &[0, 1, 2, 3, 4, 5, 5, 5, 5],
+};
+
+impl Form {
+    /// The transforms for a 3×3 convolution, if there are any for this stride.
+    pub(super) fn of(stride: usize) -> Option<&'static Form> {
+        [&STRIDE_1, &STRIDE_2]
+            .into_iter()
+            .find(|form| form.stride == stride)
+    }
+
+    /// G·g·Gᵀ for one 3×3 filter, in f64 because the thirds and sixths do not round well.
+    pub(super) fn transform_filter(&self, filter: &[f32; 9]) -> [f32; POINTS] {
+        std::array::from_fn(|point| {
+            let (row, column) = (&self.filter[point / SIDE], &self.filter[point % SIDE]);
+            let mut sum = 0.0;
+            for ky in 0..3 {
+                for kx in 0..3 {
+                    sum += row[ky] * column[kx] * f64::from(filter[3 * ky + kx]);
+                }
             }
+            sum as f32
+        })
+    }
+
+    fn positions(&self) -> usize {
+        self.side * self.side
+    }
+
+    /// The transformed weight of a position.
+    fn point(&self, position: usize) -> usize {
+        SIDE * self.weights[position / self.side] + self.weights[position % self.side]
+    }
+}
+
+/// The compiled transforms of one instruction set at one stride.
+pub(super) struct Transforms {
+    pub(super) gather: unsafe fn(&Gather, *const f32, *mut f32),
+    pub(super) scatter: unsafe fn(&Scatter, *const f32, *const f32, *mut f32),
+}
+
+/// F(4, 3).
+pub(super) struct Stride1;
+
+impl Scheme<6> for Stride1 {
+    #[inline(always)]
+    unsafe fn input<S: Simd>(d: [S; 6]) -> [S; 6] {
+        // SAFETY: arithmetic only; the caller has the instruction set
+        unsafe {
+            let (two, four) = (S::splat(2.0), S::splat(4.0));
+            let (minus_four, minus_five) = (S::splat(-4.0), S::splat(-5.0));
+            let even = minus_four.mul_add(d[2], d[4]);
+            let odd = minus_four.mul_add(d[1], d[3]);
+            let even2 = d[4].sub(d[2]);
+            let odd2 = two.mul_add(d[3].sub(d[1]), S::splat(0.0));
+            [
+                four.mul_add(d[0], minus_five.mul_add(d[2], d[4])),
+                even.add(odd),
+                even.sub(odd),
+                even2.add(odd2),
+                even2.sub(odd2),
+                four.mul_add(d[1], minus_five.mul_add(d[3], d[5])),
+            ]
         }
-        sum as f32
-    })
+    }
+
+    #[inline(always)]
+    unsafe fn output<S: Simd>(m: [S; 6]) -> [S; TILE] {
+        // SAFETY: arithmetic only; the caller has the instruction set
+        unsafe {
+            let (one_plus, one_minus) = (m[1].add(m[2]), m[1].sub(m[2]));
+            let (two_plus, two_minus) = (m[3].add(m[4]), m[3].sub(m[4]));
+            [
+                m[0].add(one_plus).add(two_plus),
+                S::splat(2.0).mul_add(two_minus, one_minus),
+                S::splat(4.0).mul_add(two_plus, one_plus),
+                S::splat(8.0).mul_add(two_minus, one_minus.add(m[5])),
+            ]
+        }
+    }
+}
+
+/// F(4, 2) on the even pixels, the odd ones as they are.
+pub(super) struct Stride2;
+
+impl Scheme<9> for Stride2 {
+    #[inline(always)]
+    unsafe fn input<S: Simd>(d: [S; 9]) -> [S; 9] {
+        // SAFETY: arithmetic only; the caller has the instruction set
+        unsafe {
+            let (two, minus_two) = (S::splat(2.0), S::splat(-2.0));
+            let minus_three = S::splat(-3.0);
+            let e = [d[0], d[2], d[4], d[6], d[8]];
+            [
+                two.mul_add(e[0], minus_two.mul_add(e[2], e[3].sub(e[1]))),
+                minus_two.mul_add(e[1], e[3].sub(e[2])),
+                two.mul_add(e[1], minus_three.mul_add(e[2], e[3])),
+                e[3].sub(e[1]),
+                two.mul_add(e[1], minus_two.mul_add(e[3], e[4].sub(e[2]))),
+                d[1],
+                d[3],
+                d[5],
+                d[7],
+            ]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn output<S: Simd>(m: [S; 9]) -> [S; TILE] {
+        // SAFETY: arithmetic only; the caller has the instruction set
+        unsafe {
+            let (plus, minus) = (m[1].add(m[2]), m[1].sub(m[2]));
+            [
+                m[0].add(plus).add(m[3]).add(m[5]),
+                S::splat(2.0).mul_add(m[3], minus).add(m[6]),
+                S::splat(4.0).mul_add(m[3], plus).add(m[7]),
+                S::splat(8.0).mul_add(m[3], minus).add(m[4]).add(m[8]),
+            ]
+        }
+    }
 }
 
 /// Distances of the input transform, in floats.
@@ -62,54 +211,38 @@ pub(super) struct Gather {
     point: usize,
 }
 
-/// Bᵀ·d·B for one 6×6 window.
+/// Bᵀ·d·B for one window.
 ///
 /// # Safety
-/// `input` must be valid for six rows of six blocked pixels, `output` for 36 points.
+/// `input` must be valid for `N` rows of `N` blocked pixels, `output` for all positions.
 #[inline(always)]
-pub(super) unsafe fn gather<S: Simd>(shape: &Gather, input: *const f32, output: *mut f32) {
-    // SAFETY: offsets stay inside the window and the points, for which the caller vouches
+#[allow(private_bounds, reason = "the schemes are this file's")]
+pub(super) unsafe fn gather<S: Simd, F: Scheme<N>, const N: usize>(
+    shape: &Gather,
+    input: *const f32,
+    output: *mut f32,
+) {
+    // SAFETY: offsets stay inside the window and the positions, for which the caller vouches
     unsafe {
-        let mut half = [[S::splat(0.0); WINDOW]; WINDOW];
-        for (y, half) in half.iter_mut().enumerate() {
+        let mut half = [[S::splat(0.0); N]; N];
+        for y in 0..N {
             let row = input.add(y * shape.row);
-            let mut pixels = [S::splat(0.0); WINDOW];
-            for (x, pixel) in pixels.iter_mut().enumerate() {
-                *pixel = S::load(row.add(x * LANES));
+            let mut pixels = [S::splat(0.0); N];
+            for x in 0..N {
+                pixels[x] = S::load(row.add(x * LANES));
             }
-            *half = input_line(pixels);
+            half[y] = F::input(pixels);
         }
-        for x in 0..WINDOW {
-            let mut column = [S::splat(0.0); WINDOW];
-            for (y, value) in column.iter_mut().enumerate() {
-                *value = half[y][x];
+        for x in 0..N {
+            let mut column = [S::splat(0.0); N];
+            for y in 0..N {
+                column[y] = half[y][x];
             }
-            for (y, value) in input_line(column).into_iter().enumerate() {
-                value.store(output.add((y * WINDOW + x) * shape.point));
+            let column = F::input(column);
+            for y in 0..N {
+                column[y].store(output.add((y * N + x) * shape.point));
             }
         }
-    }
-}
-
-/// Bᵀ on six values.
-#[inline(always)]
-unsafe fn input_line<S: Simd>(d: [S; WINDOW]) -> [S; WINDOW] {
-    // SAFETY: arithmetic only; the caller has the instruction set
-    unsafe {
-        let (two, four) = (S::splat(2.0), S::splat(4.0));
-        let (minus_four, minus_five) = (S::splat(-4.0), S::splat(-5.0));
-        let even = minus_four.mul_add(d[2], d[4]);
-        let odd = minus_four.mul_add(d[1], d[3]);
-        let even2 = d[4].sub(d[2]);
-        let odd2 = two.mul_add(d[3].sub(d[1]), S::splat(0.0));
-        [
-            four.mul_add(d[0], minus_five.mul_add(d[2], d[4])),
-            even.add(odd),
-            even.sub(odd),
-            even2.add(odd2),
-            even2.sub(odd2),
-            four.mul_add(d[1], minus_five.mul_add(d[3], d[5])),
-        ]
     }
 }
 
@@ -129,62 +262,50 @@ pub(super) struct Scatter {
 /// Aᵀ·m·A for one tile, plus bias, clamped at zero if asked.
 ///
 /// # Safety
-/// `input` must be valid for 36 points, `bias` for one block, `output` for the tile's rows
+/// `input` must be valid for all positions, `bias` for one block, `output` for the tile's rows
 /// and columns.
 #[inline(always)]
-pub(super) unsafe fn scatter<S: Simd>(
+#[allow(private_bounds, reason = "the schemes are this file's")]
+pub(super) unsafe fn scatter<S: Simd, F: Scheme<N>, const N: usize>(
     shape: &Scatter,
     input: *const f32,
     bias: *const f32,
     output: *mut f32,
 ) {
-    // SAFETY: offsets stay inside the points and the tile, for which the caller vouches
+    // SAFETY: offsets stay inside the positions and the tile, for which the caller vouches
     unsafe {
-        let mut half = [[S::splat(0.0); WINDOW]; TILE];
-        for x in 0..WINDOW {
-            let mut column = [S::splat(0.0); WINDOW];
-            for (y, value) in column.iter_mut().enumerate() {
-                *value = S::load(input.add((y * WINDOW + x) * shape.point));
+        let mut half = [[S::splat(0.0); N]; TILE];
+        for x in 0..N {
+            let mut column = [S::splat(0.0); N];
+            for y in 0..N {
+                column[y] = S::load(input.add((y * N + x) * shape.point));
             }
-            for (y, value) in output_line(column).into_iter().enumerate() {
-                half[y][x] = value;
+            let column = F::output(column);
+            for y in 0..TILE {
+                half[y][x] = column[y];
             }
         }
         let bias = S::load(bias);
-        for (y, half) in half.into_iter().enumerate().take(shape.rows) {
-            let pixels = output_line(half).into_iter().take(shape.columns);
-            for (x, value) in pixels.enumerate() {
-                let sum = value.add(bias);
-                let sum = if shape.relu {
-                    sum.max(S::splat(0.0))
-                } else {
-                    sum
-                };
-                sum.store(output.add(y * shape.row + x * shape.pixel));
+        let least = S::splat(if shape.relu { 0.0 } else { f32::NEG_INFINITY });
+        for y in 0..TILE {
+            let pixels = F::output(half[y]);
+            if y >= shape.rows {
+                break;
+            }
+            for x in 0..TILE {
+                if x < shape.columns {
+                    let to = output.add(y * shape.row + x * shape.pixel);
+                    pixels[x].add(bias).max(least).store(to);
+                }
             }
         }
     }
 }
 
-/// Aᵀ on six values.
-#[inline(always)]
-unsafe fn output_line<S: Simd>(m: [S; WINDOW]) -> [S; TILE] {
-    // SAFETY: arithmetic only; the caller has the instruction set
-    unsafe {
-        let (one_plus, one_minus) = (m[1].add(m[2]), m[1].sub(m[2]));
-        let (two_plus, two_minus) = (m[3].add(m[4]), m[3].sub(m[4]));
-        [
-            m[0].add(one_plus).add(two_plus),
-            S::splat(2.0).mul_add(two_minus, one_minus),
-            S::splat(4.0).mul_add(two_plus, one_plus),
-            S::splat(8.0).mul_add(two_minus, one_minus.add(m[5])),
-        ]
-    }
-}
-
-/// A planned 3×3 stride-1 convolution.
+/// A planned 3×3 convolution.
 pub(super) struct Winograd {
-    kernels: &'static Kernels,
+    form: &'static Form,
+    transforms: &'static Transforms,
     weights: Arc<Packed>,
     source: View,
     target: View,
@@ -207,27 +328,40 @@ impl Winograd {
         weights: Arc<Packed>,
         (source, target): (View, View),
         (height, width): (usize, usize),
-        relu: bool,
+        (stride, relu): (usize, bool),
         threads: usize,
     ) -> Option<Winograd> {
+        let form = Form::of(stride)?;
         let tiles = height.div_ceil(TILE) * width.div_ceil(TILE);
-        let tile_bytes = POINTS * weights.in_blocks * LANES * size_of::<f32>();
-        let fewest = tiles.div_ceil((CHUNK_BYTES / tile_bytes).max(1));
-        let even = fewest.next_multiple_of(threads);
+        let tile_bytes = form.positions() * weights.in_blocks * LANES * size_of::<f32>();
+        let widest = kernels
+            .tiles
+            .shapes
+            .iter()
+            .map(|&(_, pixels)| pixels)
+            .max()?;
+        // whole register tiles, as many as fit the cache and still leave a chunk for each thread
+        let fit = (CHUNK_BYTES / tile_bytes).max(widest);
+        let each = tiles.div_ceil(threads);
+        let chunk = (fit - fit % widest)
+            .min(each.next_multiple_of(widest))
+            .min(tiles);
         // a chunk of a few tiles would load all the weights for little work
-        let (chunks, shares) = if tiles >= 14 * even {
-            (even, 1)
-        } else {
-            (fewest, threads.min(weights.out_blocks.div_ceil(2)))
+        let shares = match each < widest {
+            true => threads.min(weights.out_blocks.div_ceil(2)),
+            false => 1,
         };
-        let chunk = tiles.div_ceil(chunks);
         let chunks = tiles.div_ceil(chunk);
         let last = tiles - (chunks - 1) * chunk;
         let source_kind = Source::Planes { stride: 1 };
         let groups = |tiles| Group::cover(&kernels.tiles, source_kind, weights.out_blocks, tiles);
         Some(Winograd {
             groups: [groups(chunk)?, groups(last)?],
-            kernels,
+            form,
+            transforms: match stride {
+                1 => &kernels.stride_1,
+                _ => &kernels.stride_2,
+            },
             weights,
             source,
             target,
@@ -249,7 +383,7 @@ impl Winograd {
     pub(super) fn scratch(&self) -> usize {
         let blocks = self.groups.iter().flatten().map(|group| group.blocks).max();
         let blocks = self.weights.in_blocks + blocks.unwrap_or(0);
-        POINTS * self.chunk * LANES * blocks * size_of::<f32>()
+        self.form.positions() * self.chunk * LANES * blocks * size_of::<f32>()
     }
 
     /// Runs one piece of work.
@@ -267,7 +401,8 @@ impl Winograd {
         let of_share = |part: usize| part * groups.len() / self.shares;
         // SAFETY: the scratch is split behind the transformed input, as sized in `scratch`
         unsafe {
-            let sums = scratch.add(POINTS * self.weights.in_blocks * self.chunk * LANES);
+            let positions = self.form.positions();
+            let sums = scratch.add(positions * self.weights.in_blocks * self.chunk * LANES);
             self.gather(memory, image, tiles.clone(), scratch);
             for group in &groups[of_share(share)..of_share(share + 1)] {
                 self.multiply(group, tiles.len(), scratch, sums);
@@ -286,7 +421,7 @@ impl Winograd {
         (TILE * (tile / columns), TILE * (tile % columns))
     }
 
-    /// `[point, in block, tile, lane]` ← the windows of `tiles`.
+    /// `[position, in block, tile, lane]` ← the windows of `tiles`.
     unsafe fn gather(
         &self,
         memory: &Memory<'_>,
@@ -305,16 +440,17 @@ impl Winograd {
                 // SAFETY: the window starts one pixel up and left of the tile, inside the
                 // border; planes are padded to whole tiles, so it ends inside too
                 unsafe {
+                    let (y, x) = (self.form.stride * y, self.form.stride * x);
                     let window = memory.read(&self.source, image, block, y, x).cast::<f32>();
                     let window = window.sub(self.source.row + self.source.pixel);
                     let slot = transformed.add((block * tiles.len() + slot) * LANES);
-                    (self.kernels.gather)(&shape, window, slot);
+                    (self.transforms.gather)(&shape, window, slot);
                 }
             }
         }
     }
 
-    /// `[block, point, tile, lane]` ← transformed input × transformed weights.
+    /// `[block, position, tile, lane]` ← transformed input × transformed weights.
     unsafe fn multiply(&self, group: &Group, tiles: usize, input: *const f32, sums: *mut f32) {
         static NO_BIAS: [f32; 4 * LANES] = [0.0; 4 * LANES];
         let in_blocks = self.weights.in_blocks;
@@ -325,19 +461,20 @@ impl Winograd {
             in_row: 0,
             in_pixel: LANES,
             weight_block: self.weights.block_len(),
-            out_block: POINTS * tiles * LANES,
+            out_block: self.form.positions() * tiles * LANES,
             out_pixel: LANES,
             last_lanes: LANES,
             relu: false,
             to_bytes: false,
         };
-        for point in 0..POINTS {
-            // SAFETY: each pointer addresses its point of arrays sized [point, …] above
+        for position in 0..self.form.positions() {
+            let point = self.form.point(position);
+            // SAFETY: each pointer addresses its position of arrays sized [position, …] above
             unsafe {
                 let weights = self.weights.block(group.block).cast::<f32>();
                 let weights = weights.add(point * in_blocks * LANES * LANES).cast();
-                let input = input.add(point * in_blocks * tiles * LANES);
-                let sums = sums.add(point * tiles * LANES);
+                let input = input.add(position * in_blocks * tiles * LANES);
+                let sums = sums.add(position * tiles * LANES);
                 for start in group.starts(tiles) {
                     let (from, to) = (input.add(start * LANES), sums.add(start * LANES));
                     (group.tile)(&shape, from.cast(), weights, NO_BIAS.as_ptr(), to.cast());
@@ -369,10 +506,11 @@ impl Winograd {
                 };
                 // SAFETY: rows and columns are cut to the plane; the sums are sized as written
                 unsafe {
-                    let sums = sums.add((block * POINTS * count + slot) * LANES);
+                    let positions = self.form.positions();
+                    let sums = sums.add((block * positions * count + slot) * LANES);
                     let bias = self.weights.constants(group.block + block);
                     let to = memory.write(&self.target, image, group.block + block, y, x);
-                    (self.kernels.scatter)(&shape, sums, bias, to.cast());
+                    (self.transforms.scatter)(&shape, sums, bias, to.cast());
                 }
             }
         }
