@@ -42,14 +42,20 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     println!("{summary}");
     let (program, engine) = (median(program_fps), median(engine_fps));
-    println!("program {program:.1} frames/s, engine alone {engine:.1}, ratio {:.3}", program / engine);
+    println!(
+        "program {program:.1} frames/s, engine alone {engine:.1}, ratio {:.3}",
+        program / engine
+    );
     let starts = (0..ROUNDS).map(|_| first_detection(&settings));
     let starts = starts.collect::<Result<Vec<_>, _>>()?;
     println!(
         "start to first detection: median {:.0} ms of {ROUNDS}",
         1e3 * median(starts.iter().map(Duration::as_secs_f64).collect())
     );
-    println!("peak resident memory: {:.0} MB", peak_memory()? as f64 / 1e6);
+    println!(
+        "peak resident memory: {:.0} MB",
+        peak_memory(&settings)? / 1e6
+    );
     Ok(())
 }
 
@@ -79,7 +85,9 @@ impl EngineAlone {
                 batch: 1,
                 height,
                 width,
-                data: (0..width * height * 3).map(|i| (i * 31 % 251) as u8).collect(),
+                data: (0..width * height * 3)
+                    .map(|i| (i * 31 % 251) as u8)
+                    .collect(),
                 letterboxes: Vec::new(),
             },
             output: RawOutput::default(),
@@ -107,7 +115,9 @@ fn vovcam(settings: &[String], more: &[&str]) -> Command {
 /// The summary that a run over the whole clip ends with.
 fn run(settings: &[String]) -> Result<String, Box<dyn Error>> {
     let log = std::env::temp_dir().join(format!("vovcam-stages-{}.jsonl", std::process::id()));
-    let log = log.to_str().ok_or("the temporary folder's name is not UTF-8")?;
+    let log = log
+        .to_str()
+        .ok_or("the temporary folder's name is not UTF-8")?;
     let output = vovcam(settings, &["--jsonl", log]).output()?;
     std::fs::remove_file(log)?;
     let text = String::from_utf8(output.stderr)?;
@@ -119,7 +129,10 @@ fn run(settings: &[String]) -> Result<String, Box<dyn Error>> {
 
 /// `80 frames in 3.1 s, 26.1 frames/s, …`
 fn fps_of(summary: &str) -> Result<f64, Box<dyn Error>> {
-    let word = summary.split(" frames/s").next().and_then(|text| text.rsplit(' ').next());
+    let word = summary
+        .split(" frames/s")
+        .next()
+        .and_then(|text| text.rsplit(' ').next());
     Ok(word.ok_or("the summary names no speed")?.parse()?)
 }
 
@@ -141,18 +154,29 @@ fn first_detection(settings: &[String]) -> Result<Duration, Box<dyn Error>> {
     Ok(first.ok_or("no frame was logged")?)
 }
 
-/// The largest resident set of any run so far, in bytes.
-#[allow(unsafe_code, reason = "a system call")]
-fn peak_memory() -> Result<u64, std::io::Error> {
-    // SAFETY: all zeros is a valid `rusage`, which the call then fills
-    let (failed, usage) = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        (libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage), usage)
-    };
-    match failed {
-        0 => Ok(1024 * usage.ru_maxrss.unsigned_abs()),
-        _ => Err(std::io::Error::last_os_error()),
+/// The largest resident set of a run in bytes, as the kernel has it when the run has seen
+/// half of the clip.
+fn peak_memory(settings: &[String]) -> Result<f64, Box<dyn Error>> {
+    let mut child = vovcam(settings, &["--jsonl", "-"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let out = BufReader::new(child.stdout.take().ok_or("no standard output")?);
+    let mut status = String::new();
+    for (line, text) in out.lines().enumerate() {
+        text?;
+        if line == 40 {
+            status = std::fs::read_to_string(format!("/proc/{}/status", child.id()))?;
+        }
     }
+    child.wait()?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kilobytes = peak.and_then(|text| text.trim().strip_suffix(" kB"));
+    Ok(1024.0
+        * kilobytes
+            .ok_or("no VmHWM in /proc")?
+            .trim()
+            .parse::<f64>()?)
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

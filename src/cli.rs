@@ -184,7 +184,7 @@ fn load_model(path: Option<&Path>) -> Result<Model, ModelError> {
 
 /// Model and detector for these settings.
 fn load_detector(settings: &Settings, in_file: bool) -> Result<(Model, Detector), Failure> {
-    let model = load_model(settings.model.as_deref())?;
+    let mut model = load_model(settings.model.as_deref())?;
     let thresholds = settings
         .thresholds(&model.manifest)
         .map_err(|e| config_failure(e, in_file))?;
@@ -194,6 +194,7 @@ fn load_detector(settings: &Settings, in_file: bool) -> Result<(Model, Detector)
         thresholds: Some(thresholds),
     };
     let detector = Detector::new(&model, &options)?;
+    model.weights = Vec::new(); // the engine has its own; small boards want the memory
     Ok((model, detector))
 }
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -58,7 +59,11 @@ class Worker:
             command = [str(bench), "cpu" if runtime == "vovcam" else "candle", *arguments]
         else:
             command = [sys.executable, str(HERE / "worker.py"), runtime, *arguments, str(WORK)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        # candle and OpenMP runtimes take as many threads as the environment says
+        limits = {"RAYON_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | limits
+        )
         answer = self._line()
         if not answer.startswith("ready"):
             raise RuntimeError(f"{runtime} {precision}: expected 'ready', got '{answer}'")

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 import sys
 import time
@@ -185,7 +184,6 @@ def main() -> None:
     if sys.argv[1] == "export":
         return export(int(sys.argv[2]), Path(sys.argv[3]))
     runtime, precision, side, threads, picture, work = sys.argv[1:]
-    os.environ["OMP_NUM_THREADS"] = threads
     side = int(side)
     with contextlib.redirect_stdout(sys.stderr):
         infer = RUNTIMES[runtime](precision, side, int(threads), Path(work))
