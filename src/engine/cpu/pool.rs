@@ -3,7 +3,9 @@
 //! A job is a number of pieces, claimed one at a time, so a thread that loses its core to
 //! another program delays one piece and not its whole share. Threads spin for a moment between
 //! jobs, because the next layer follows within microseconds, and then sleep: a box that also
-//! decodes video needs its cores.
+//! decodes video needs its cores. The thread that waits for the last piece sleeps as well:
+//! an idle core is where the system moves the thread that lost its own, while a core that spins
+//! or yields looks busy (three times the time of a frame beside an endless loop).
 #![allow(
     unsafe_code,
     reason = "lends a borrowed closure to threads that outlive it"
@@ -40,6 +42,9 @@ struct Shared {
     sleepers: AtomicUsize,
     sleep: Mutex<()>,
     wake: Condvar,
+    /// Whether [`Pool::run`] sleeps until the last piece is done.
+    waiting: AtomicBool,
+    finished: Condvar,
     /// The first panic of a piece, raised again by [`Pool::run`].
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     stop: AtomicBool,
@@ -65,6 +70,8 @@ impl Pool {
             sleepers: AtomicUsize::new(0),
             sleep: Mutex::new(()),
             wake: Condvar::new(),
+            waiting: AtomicBool::new(false),
+            finished: Condvar::new(),
             panic: Mutex::new(None),
             stop: AtomicBool::new(false),
         });
@@ -166,22 +173,35 @@ impl Shared {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| job(thread, piece))) {
             lock(&self.panic).get_or_insert(panic);
         }
-        self.done.fetch_add(1, Ordering::Release);
+        // read first: once the last piece is done, these belong to the next job
+        let pieces = self.pieces.load(Ordering::Relaxed);
+        let done = self.done.fetch_add(1, Ordering::SeqCst) + 1;
+        if done == pieces && self.waiting.load(Ordering::SeqCst) {
+            drop(lock(&self.sleep));
+            self.finished.notify_one();
+        }
     }
 
+    /// Waits for the pieces of other threads. The sleeper says so before it looks, and the last
+    /// piece is counted before its thread looks: one of the two always sees the other.
     fn wait_done(&self) {
         let pieces = self.pieces.load(Ordering::Relaxed);
-        let mut turns = 0;
-        while self.done.load(Ordering::Acquire) < pieces {
-            // a piece takes well under a millisecond: past the spins its thread has lost its
-            // core, and giving up this one is how it gets one back
-            turns += 1;
-            if turns < SPINS {
-                std::hint::spin_loop();
-            } else {
-                std::thread::yield_now();
+        let all = || self.done.load(Ordering::SeqCst) >= pieces;
+        for _ in 0..SPINS {
+            if all() {
+                return;
             }
+            std::hint::spin_loop();
         }
+        let mut guard = lock(&self.sleep);
+        self.waiting.store(true, Ordering::SeqCst);
+        while !all() {
+            guard = self
+                .finished
+                .wait(guard)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        self.waiting.store(false, Ordering::SeqCst);
     }
 
     /// A worker's life.
