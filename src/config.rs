@@ -5,10 +5,13 @@ use crate::detector::InputSize;
 use crate::engine::EngineChoice;
 use crate::frame::{PixelFormat, Size};
 use crate::postprocess::Thresholds;
+use crate::sink::jsonl::file::LogOptions;
+use crate::units::Bytes;
 use crate::weights::Manifest;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Settings that may stand on the command line or in `vovcam.toml`; `None` = not given there.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, clap::Args)]
@@ -57,6 +60,18 @@ pub struct Settings {
     /// Log one JSON line a frame to this file, '-' = standard output
     #[arg(long, value_name = "PATH|-")]
     pub jsonl: Option<String>,
+    /// Begin a new log file before one exceeds this size: '64M', at least 64K [default: never]
+    #[arg(long, value_name = "BYTES")]
+    pub rotate_size: Option<Bytes>,
+    /// Full log files that are kept beside the current one [default: 8]
+    #[arg(long, value_name = "N")]
+    pub rotate_keep: Option<u32>,
+    /// Write no log while less than this is free on its disk: '64M' [default: 0]
+    #[arg(long, value_name = "BYTES")]
+    pub min_free: Option<Bytes>,
+    /// Seconds that a log line may wait to be forced to the disk, 0 = none [default: 10]
+    #[arg(long, value_name = "SECONDS")]
+    pub fsync_interval: Option<f64>,
     /// Save annotated frames: a folder for JPEGs, or a file ending in .avi
     #[arg(long, value_name = "DIR|FILE.avi")]
     pub save: Option<PathBuf>,
@@ -74,8 +89,13 @@ pub struct Settings {
     pub no_retry: Option<bool>,
 }
 
+/// A day, for settings in seconds.
+const LONGEST_SECONDS: f64 = 86_400.0;
+/// A file holds the `run` line and then some.
+const LEAST_ROTATE_SIZE: Bytes = Bytes(64 << 10);
+
 /// Every key of `vovcam.toml`, for "did you mean".
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 22] = [
     "device",
     "source",
     "size",
@@ -89,6 +109,10 @@ const KEYS: [&str; 18] = [
     "classes",
     "headless",
     "jsonl",
+    "rotate_size",
+    "rotate_keep",
+    "min_free",
+    "fsync_interval",
     "save",
     "max_frames",
     "stats_interval",
@@ -196,6 +220,10 @@ impl Settings {
             classes: self.classes.or(other.classes),
             headless: self.headless.or(other.headless),
             jsonl: self.jsonl.or(other.jsonl),
+            rotate_size: self.rotate_size.or(other.rotate_size),
+            rotate_keep: self.rotate_keep.or(other.rotate_keep),
+            min_free: self.min_free.or(other.min_free),
+            fsync_interval: self.fsync_interval.or(other.fsync_interval),
             save: self.save.or(other.save),
             max_frames: self.max_frames.or(other.max_frames),
             stats_interval: self.stats_interval.or(other.stats_interval),
@@ -218,15 +246,58 @@ impl Settings {
             _ => Ok(()),
         };
         positive("fps", self.fps)?;
-        positive("stats_interval", self.stats_interval)?;
-        positive("camera_timeout", self.camera_timeout)?;
-        match self.threads {
-            Some(threads) if threads > 256 => Err(ConfigError::Range {
-                name: "threads",
-                expected: "0 to 256",
-                got: threads.to_string(),
+        let range = |name, right: bool, expected, got: String| match right {
+            true => Ok(()),
+            false => Err(ConfigError::Range {
+                name,
+                expected,
+                got,
             }),
-            _ => Ok(()),
+        };
+        let (size, keep) = (self.rotate_size, self.rotate_keep.unwrap_or(1));
+        let (threads, fsync) = (
+            self.threads.unwrap_or(0),
+            self.fsync_interval.unwrap_or(0.0),
+        );
+        range("threads", threads <= 256, "0 to 256", threads.to_string())?;
+        let seconds = |name, value: Option<f64>| {
+            let seconds = value.unwrap_or(1.0);
+            let right = seconds > 0.0 && seconds <= LONGEST_SECONDS;
+            let expected = "more than 0, at most 86400 seconds";
+            range(name, right, expected, seconds.to_string())
+        };
+        seconds("stats_interval", self.stats_interval)?;
+        seconds("camera_timeout", self.camera_timeout)?;
+        range(
+            "rotate_size",
+            size.is_none_or(|size| size >= LEAST_ROTATE_SIZE),
+            "at least 64K",
+            format!("{} bytes", size.map_or(0, |size| size.0)),
+        )?;
+        range(
+            "rotate_keep",
+            (1..=1000).contains(&keep),
+            "1 to 1000",
+            keep.to_string(),
+        )?;
+        range(
+            "fsync_interval",
+            (0.0..=LONGEST_SECONDS).contains(&fsync),
+            "0 to 86400 seconds",
+            fsync.to_string(),
+        )
+    }
+
+    /// How the log file is kept.
+    pub fn log_options(&self) -> LogOptions {
+        let defaults = LogOptions::default();
+        LogOptions {
+            rotate_size: self.rotate_size.map(|size| size.0),
+            rotate_keep: self.rotate_keep.unwrap_or(defaults.rotate_keep),
+            min_free: self.min_free.map_or(defaults.min_free, |free| free.0),
+            fsync_interval: self
+                .fsync_interval
+                .map_or(defaults.fsync_interval, Duration::from_secs_f64),
         }
     }
 
@@ -428,6 +499,42 @@ mod tests {
             let error = parse(text).unwrap_err().to_string();
             assert!(error.contains(expected), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn values_outside_their_range_say_what_would_be_right() {
+        for (text, expected) in [
+            ("fps = 0", "fps: expected a positive number, got 0"),
+            ("threads = 300", "threads: expected 0 to 256, got 300"),
+            (
+                "camera_timeout = 1e6",
+                "camera_timeout: expected more than 0, at most 86400 seconds, got 1000000",
+            ),
+            (
+                "rotate_size = \"1K\"",
+                "rotate_size: expected at least 64K, got 1024 bytes",
+            ),
+            ("rotate_keep = 0", "rotate_keep: expected 1 to 1000, got 0"),
+            (
+                "fsync_interval = -1",
+                "fsync_interval: expected 0 to 86400 seconds, got -1",
+            ),
+        ] {
+            let error = parse(text).unwrap().validate().unwrap_err();
+            assert_eq!(error.to_string(), expected);
+        }
+        let good = "rotate_size = \"64K\"\nrotate_keep = 3\nmin_free = 1000\nfsync_interval = 0";
+        let settings = parse(good).unwrap();
+        settings.validate().unwrap();
+        assert_eq!(
+            settings.log_options(),
+            LogOptions {
+                rotate_size: Some(65_536),
+                rotate_keep: 3,
+                min_free: 1000,
+                fsync_interval: Duration::ZERO,
+            }
+        );
     }
 
     #[test]

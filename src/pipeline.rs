@@ -24,14 +24,18 @@ use crate::sink::overlay::Overlay;
 use crate::sink::save::Saver;
 use crate::sink::window::Window;
 use crate::sink::{Labels, Report, SinkError};
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TrySendError, bounded};
 use latest::{Giver, Policy, Taker, handoff};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Log lines that may wait for the disk.
-const LOG_QUEUE: usize = 64;
+/// Log lines that may wait for the disk: 8 s of them at 30 frames per second.
+const LOG_QUEUE: usize = 256;
+/// How long an event waits for room among them.
+const EVENT_PATIENCE: Duration = Duration::from_secs(5);
+/// How often the log may see to its file while no lines come.
+const LOG_UPKEEP: Duration = Duration::from_secs(1);
 /// Annotated frames that may wait for the JPEG encoder.
 const SAVE_QUEUE: usize = 4;
 /// How often the figures shown and logged are worked out anew.
@@ -138,7 +142,8 @@ impl Stop {
 
 /// What goes to the log's thread.
 enum LogItem {
-    Frame(Arc<Report>),
+    /// Without pixels: a disk that is slow must not cost memory by the picture.
+    Frame(Report),
     Event(Event),
 }
 
@@ -162,6 +167,7 @@ impl Pipeline {
                 self.labels.clone(),
                 Arc::clone(&metrics),
                 self.stats_every,
+                !live,
             )
         });
         let save = self
@@ -269,11 +275,9 @@ impl Capture {
         Ok(())
     }
 
-    /// Events are few and must not be lost, so this waits; without a log they are only shown.
     fn event(&self, event: Event) {
         if let Some(log) = &self.events {
-            // a closed log has reported its own failure
-            let _ = log.send(LogItem::Event(event));
+            log_event(log, event, &self.metrics);
         }
     }
 }
@@ -347,12 +351,12 @@ struct Outlets {
 impl Outlets {
     /// A sink that has ended has reported its own failure; the others go on.
     fn give(&mut self, report: Report) {
-        let report = Arc::new(report);
         if let Some(log) = &self.log
-            && !offer(log, LogItem::Frame(Arc::clone(&report)), self.lossless)
+            && !offer(log, LogItem::Frame(report.without_pixels()), self.lossless)
         {
             self.metrics.add_log_losses(1);
         }
+        let report = Arc::new(report);
         if let Some(save) = &self.save {
             // a live picture that the encoder has no time for is not worth a late detection
             offer(save, Arc::clone(&report), self.lossless);
@@ -360,6 +364,16 @@ impl Outlets {
         if let Some(window) = &self.window {
             let _ = window.give(report);
         }
+    }
+}
+
+/// Events are few and worth a wait, but a disk that hangs must not hold up the camera.
+fn log_event(log: &Sender<LogItem>, event: Event, metrics: &Metrics) {
+    // a closed log has reported its own failure
+    if let Err(SendTimeoutError::Timeout(_)) =
+        log.send_timeout(LogItem::Event(event), EVENT_PATIENCE)
+    {
+        metrics.add_log_losses(1);
     }
 }
 
@@ -381,10 +395,13 @@ fn spawn_log(
     labels: Labels,
     metrics: Arc<Metrics>,
     stats_every: Duration,
+    complete: bool,
 ) -> Result<(Sender<LogItem>, StageThread), PipelineError> {
     let (sender, items) = bounded(LOG_QUEUE);
     let thread = spawn("vc-log", move || {
-        let ticks = crossbeam_channel::tick(stats_every);
+        let stats = crossbeam_channel::tick(stats_every);
+        let upkeep = crossbeam_channel::tick(LOG_UPKEEP);
+        let mut lost = 0;
         loop {
             crossbeam_channel::select! {
                 recv(items) -> item => match item {
@@ -392,12 +409,15 @@ fn spawn_log(
                     Ok(LogItem::Event(event)) => log.event(&event),
                     Err(_) => break,
                 },
-                recv(ticks) -> _ => log.stats(&metrics.snapshot()),
+                recv(stats) -> _ => log.stats(&metrics.snapshot()),
+                recv(upkeep) -> _ => log.tick(),
             }
+            metrics.add_log_losses(log.lost() - lost);
+            lost = log.lost();
         }
-        metrics.add_log_losses(log.lost());
         log.stats(&metrics.snapshot());
-        Ok(log.finish()?)
+        metrics.add_log_losses(log.lost() - lost);
+        Ok(log.finish(complete)?)
     })?;
     Ok((sender, thread))
 }

@@ -97,7 +97,7 @@ fn build(
     let mut log = settings
         .jsonl
         .as_deref()
-        .map(JsonlWriter::create)
+        .map(|dest| JsonlWriter::open(dest, settings.log_options(), clock.clone()))
         .transpose()
         .map_err(sink_failure)?;
     if let Some(log) = &mut log {
