@@ -13,6 +13,7 @@ use crate::avi::AviError;
 use crate::clock::Clock;
 use crate::decode::{DecodeError, ImageError};
 use crate::frame::{Frame, FramePool, PixelFormat, PooledBuf, Size};
+use crate::notify::Health;
 use crossbeam_channel::Receiver;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -116,6 +117,11 @@ impl CaptureError {
             CaptureError::Damaged { .. } | CaptureError::Picture(_)
         )
     }
+
+    /// Whether opening the source again later may help.
+    pub fn can_pass(&self) -> bool {
+        matches!(self, CaptureError::Camera { .. })
+    }
 }
 
 /// What the user named as the source.
@@ -191,6 +197,8 @@ pub struct CaptureOptions {
     pub clock: Arc<dyn Clock>,
     /// Disconnects when the run is to stop.
     pub stop: Receiver<()>,
+    /// Where a lost camera is reported.
+    pub health: Health,
 }
 
 /// Opens what the user named.
@@ -221,9 +229,10 @@ fn open_camera(
     options: &CaptureOptions,
 ) -> Result<Box<dyn Source>, CaptureError> {
     let (path, wishes) = (path.to_owned(), options.clone());
+    let name = path.display().to_string();
     let reopen = move || camera::Camera::open(&path, &wishes);
     Ok(match options.retry {
-        true => Box::new(retry::Retrying::new(reopen, options.stop.clone())),
+        true => Box::new(retry::Retrying::new(name, reopen, options).opened()),
         false => Box::new(reopen()?),
     })
 }
@@ -289,6 +298,7 @@ pub(crate) fn test_options() -> CaptureOptions {
         retry: false,
         clock: Arc::new(crate::clock::SimClock::default()),
         stop: crossbeam_channel::never(),
+        health: Health::default(),
     }
 }
 

@@ -4,6 +4,7 @@ mod detect;
 mod doctor;
 mod eval;
 mod run;
+mod signals;
 
 use crate::config::{ConfigError, Settings};
 use crate::detector::{Detector, DetectorOptions};
@@ -34,7 +35,7 @@ or bad, 69 no camera (with --no-retry), 78 configuration.";
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Detect on a camera, clip or folder until it ends or Ctrl-C (the default)
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Detect on single pictures
     Detect(detect::DetectArgs),
     /// Measure average precision on a labelled set
@@ -112,7 +113,7 @@ impl Cli {
     pub fn run(self) -> Result<(), Failure> {
         match self.command {
             None => run::run(self.run),
-            Some(Command::Run(args)) => run::run(args),
+            Some(Command::Run(args)) => run::run(*args),
             Some(Command::Detect(args)) => detect::run(args),
             Some(Command::Eval(args)) => eval::run(args),
             Some(Command::Doctor(args)) => doctor::run(&args),
@@ -122,13 +123,13 @@ impl Cli {
 
 impl RunArgs {
     /// The command line over the settings file, checked.
-    fn merged(self) -> Result<Settings, Failure> {
+    fn merged(&self) -> Result<Settings, Failure> {
         let in_file = self.config.is_some();
         let file = match &self.config {
             Some(path) => Settings::load(path).map_err(|e| Failure::new(CONFIG, e))?,
             None => Settings::default(),
         };
-        let settings = self.settings.or(file);
+        let settings = self.settings.clone().or(file);
         settings
             .validate()
             .map_err(|e| config_failure(e, in_file))?;

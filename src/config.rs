@@ -1,6 +1,8 @@
 //! Settings: `vovcam.toml`, strict and with the same names as the command line, and the merge
 //! of both over the defaults.
 
+pub mod reload;
+
 use crate::detector::InputSize;
 use crate::engine::EngineChoice;
 use crate::frame::{PixelFormat, Size};
@@ -230,6 +232,60 @@ impl Settings {
             camera_timeout: self.camera_timeout.or(other.camera_timeout),
             no_retry: self.no_retry.or(other.no_retry),
         }
+    }
+
+    /// The keys whose values differ.
+    pub fn differing(&self, other: &Settings) -> Vec<&'static str> {
+        // without `..`, so that a new key cannot be forgotten here
+        let Settings {
+            device,
+            source,
+            size,
+            fps,
+            format,
+            model,
+            engine,
+            threads,
+            input,
+            threshold,
+            classes,
+            headless,
+            jsonl,
+            rotate_size,
+            rotate_keep,
+            min_free,
+            fsync_interval,
+            save,
+            max_frames,
+            stats_interval,
+            camera_timeout,
+            no_retry,
+        } = self;
+        let differing = [
+            (*device != other.device).then_some("device"),
+            (*source != other.source).then_some("source"),
+            (*size != other.size).then_some("size"),
+            (*fps != other.fps).then_some("fps"),
+            (*format != other.format).then_some("format"),
+            (*model != other.model).then_some("model"),
+            (*engine != other.engine).then_some("engine"),
+            (*threads != other.threads).then_some("threads"),
+            (*input != other.input).then_some("input"),
+            (*threshold != other.threshold).then_some("threshold"),
+            (*classes != other.classes).then_some("classes"),
+            (*headless != other.headless).then_some("headless"),
+            (*jsonl != other.jsonl).then_some("jsonl"),
+            (*rotate_size != other.rotate_size).then_some("rotate_size"),
+            (*rotate_keep != other.rotate_keep).then_some("rotate_keep"),
+            (*min_free != other.min_free).then_some("min_free"),
+            (*fsync_interval != other.fsync_interval).then_some("fsync_interval"),
+            (*save != other.save).then_some("save"),
+            (*max_frames != other.max_frames).then_some("max_frames"),
+            (*stats_interval != other.stats_interval).then_some("stats_interval"),
+            (*camera_timeout != other.camera_timeout).then_some("camera_timeout"),
+            (*no_retry != other.no_retry).then_some("no_retry"),
+        ];
+        differing.into_iter().flatten().collect()
     }
 
     /// Checks what types alone cannot.

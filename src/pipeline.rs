@@ -5,12 +5,14 @@
 //!                                  ├─Report──▶ vc-save    annotated frames
 //!                                  └─Report──▶ the caller's thread, where the window lives
 //!  vc-power ──▶ Metrics ◀── everyone
+//!  vc-control: SIGHUP ──Thresholds──▶ vc-detect;  Metrics ──▶ service manager
 //! ```
 //!
 //! Live sources keep the newest frame and count what it replaced; clips and folders lose
 //! nothing, so every hand-off waits. Stop travels with the data: capture sees it and returns,
 //! its hand-off closes, the detector drains it and returns, the sinks flush and return.
 
+pub mod control;
 pub mod latest;
 
 use crate::capture::{CaptureError, Next, Source};
@@ -18,12 +20,15 @@ use crate::clock::Clock;
 use crate::detector::{DetectError, Detector};
 use crate::frame::Frame;
 use crate::metrics::{Metrics, Snapshot, Totals};
+use crate::notify::Health;
+use crate::postprocess::Thresholds;
 use crate::power::Sampler;
 use crate::sink::jsonl::{Event, JsonlWriter};
 use crate::sink::overlay::Overlay;
 use crate::sink::save::Saver;
 use crate::sink::window::Window;
 use crate::sink::{Labels, Report, SinkError};
+use control::Control;
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TrySendError, bounded};
 use latest::{Giver, Policy, Taker, handoff};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -63,6 +68,10 @@ pub struct Pipeline {
     pub metrics: Arc<Metrics>,
     /// Shared time.
     pub clock: Arc<dyn Clock>,
+    /// What the source and the detector say about themselves to `control`.
+    pub health: Health,
+    /// Requests from outside, and who is told.
+    pub control: Control,
     /// End after this many frames.
     pub max_frames: Option<u64>,
     /// Time between `stats` lines in the log.
@@ -185,6 +194,8 @@ impl Pipeline {
         };
         let power_stop = Stop::default();
         let power_thread = spawn_power(self.sampler, &power_stop, &metrics)?;
+        let (new_thresholds, thresholds) = handoff(Policy::Newest);
+        let control_thread = spawn_control(self.control, stop, new_thresholds, &outlets)?;
         let capture_thread = Capture {
             source: self.source,
             frames,
@@ -196,9 +207,11 @@ impl Pipeline {
         let detect_thread = Detect {
             detector: self.detector,
             frames: frames_in,
+            thresholds,
             outlets,
             metrics: Arc::clone(&metrics),
             clock: self.clock,
+            health: self.health,
             left: self.max_frames,
             stop: stop.clone(),
         }
@@ -220,6 +233,10 @@ impl Pipeline {
         };
         join("vc-capture", capture_thread);
         join("vc-detect", detect_thread);
+        stop.stop(); // a detector that panicked did not
+        control_thread
+            .into_iter()
+            .for_each(|thread| join("vc-control", thread));
         log_thread
             .into_iter()
             .for_each(|thread| join("vc-log", thread));
@@ -259,6 +276,8 @@ impl Capture {
                 Err(error) if error.is_damaged_frame() => {
                     tracing::warn!("skipped a frame: {}", chain(&error));
                     self.metrics.add_damaged(1);
+                    // it had a number, and is not to be counted as dropped as well
+                    expected_id = expected_id.map(|id| id + 1);
                     self.event(Event::damaged_frame(&chain(&error)));
                     continue;
                 }
@@ -286,9 +305,11 @@ impl Capture {
 struct Detect {
     detector: Detector,
     frames: Taker<Frame>,
+    thresholds: Taker<Thresholds>,
     outlets: Outlets,
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
+    health: Health,
     left: Option<u64>,
     stop: Stop,
 }
@@ -309,6 +330,9 @@ impl Detect {
         let mut dropped_before = 0;
         while self.left != Some(0) {
             let Ok(frame) = self.frames.take() else { break };
+            if let Ok(Some(thresholds)) = self.thresholds.try_take() {
+                self.detector.set_thresholds(thresholds);
+            }
             let mut detections = Vec::new();
             let mut times = self
                 .detector
@@ -322,7 +346,9 @@ impl Detect {
             self.metrics.record(now, &times, detections.len());
             if stats_at.is_none_or(|at| now.since(at) >= SNAPSHOT_EVERY) {
                 stats = Arc::new(self.metrics.snapshot());
-                stats_at = Some(now);
+                if stats_at.replace(now).is_none() {
+                    self.health.announce(); // the first detection
+                }
             }
             let dropped = self.metrics.dropped_frames();
             self.outlets.give(Report {
@@ -420,6 +446,29 @@ fn spawn_log(
         Ok(log.finish(complete)?)
     })?;
     Ok((sender, thread))
+}
+
+/// `None` when nobody asks for anything.
+fn spawn_control(
+    control: Control,
+    stop: &Stop,
+    thresholds: Giver<Thresholds>,
+    outlets: &Outlets,
+) -> Result<Option<StageThread>, PipelineError> {
+    if !control.is_needed() {
+        return Ok(None);
+    }
+    let (stop, log) = (stop.clone(), outlets.log.clone());
+    let metrics = Arc::clone(&outlets.metrics);
+    let run = move || {
+        control.run(&stop, &thresholds, |event| {
+            if let Some(log) = &log {
+                log_event(log, event, &metrics);
+            }
+        });
+        Ok(())
+    };
+    spawn("vc-control", run).map(Some)
 }
 
 fn spawn_save(
