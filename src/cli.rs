@@ -30,7 +30,7 @@ pub struct Cli {
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 stopped or done, 1 the run failed, 2 usage, 66 a model, clip or picture is missing
-or bad, 69 no camera (with --no-retry), 78 configuration.";
+or bad, 69 no camera (with --no-retry) or a program that reads it is missing, 78 configuration.";
 
 #[derive(Debug, Subcommand)]
 enum Command {

@@ -22,9 +22,9 @@ pub struct Settings {
     /// Camera: /dev/video0, a /dev/v4l/by-id path, or a number
     #[arg(long, value_name = "CAMERA", conflicts_with = "source")]
     pub device: Option<String>,
-    /// Clip, folder of pictures, '-' for raw frames on standard input, an address ffmpeg
-    /// can read, or 'pattern'
-    #[arg(long, value_name = "FILE|DIR|-|pattern")]
+    /// Clip, folder of pictures, '-' for raw frames on standard input, an address ffmpeg can read
+    /// such as 'rtsp://…', 'csi://0', 'gst:PIPELINE', or 'pattern'
+    #[arg(long, value_name = "FILE|DIR|ADDRESS|-|pattern")]
     pub source: Option<String>,
     /// Wished frame size; the size of raw frames on standard input
     #[arg(long, value_name = "WxH")]
@@ -33,7 +33,7 @@ pub struct Settings {
     /// Wished frames per second
     #[arg(long, value_name = "N")]
     pub fps: Option<f64>,
-    /// Pixel format of raw frames on standard input: rgb8, gray8, yuyv, uyvy, nv12, mjpeg
+    /// Pixel format of raw frames on standard input: rgb8, gray8, yuyv, uyvy, nv12, i420, mjpeg
     #[arg(long, value_name = "FORMAT", value_parser = parse_format)]
     #[serde(default, deserialize_with = "format_from_text")]
     pub format: Option<PixelFormat>,
@@ -489,9 +489,10 @@ pub fn parse_format(text: &str) -> Result<PixelFormat, String> {
         "yuyv" => Ok(PixelFormat::Yuyv),
         "uyvy" => Ok(PixelFormat::Uyvy),
         "nv12" => Ok(PixelFormat::Nv12),
+        "i420" | "yuv420p" => Ok(PixelFormat::I420),
         "mjpeg" | "mjpg" => Ok(PixelFormat::Mjpeg),
         _ => Err(format!(
-            "expected rgb8, gray8, yuyv, uyvy, nv12 or mjpeg, got '{text}'"
+            "expected rgb8, gray8, yuyv, uyvy, nv12, i420 or mjpeg, got '{text}'"
         )),
     }
 }

@@ -191,7 +191,9 @@ fn sink_failure(error: SinkError) -> Failure {
 
 fn failure(error: PipelineError) -> Failure {
     let code = match &error {
-        PipelineError::Capture(CaptureError::Camera { .. }) => NO_CAMERA,
+        PipelineError::Capture(CaptureError::Camera { .. } | CaptureError::Missing { .. }) => {
+            NO_CAMERA
+        }
         PipelineError::Capture(CaptureError::Unusable(_)) => USAGE,
         PipelineError::Capture(_) => NO_INPUT,
         _ => RUN_FAILED,
