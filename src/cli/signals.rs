@@ -28,6 +28,7 @@ pub(super) fn install(stop: &Stop, reloadable: bool) -> Result<Receiver<()>, Fai
     // one request waits while another is served: more would read the same file
     let (request, reloads) = bounded(1);
     let stop = stop.clone();
+    // this thread, like the one of ctrlc, ends with the process: signals come until then
     let on_terminal = std::io::stdin().is_terminal();
     std::thread::Builder::new()
         .name("vc-signals".to_owned())

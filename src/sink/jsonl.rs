@@ -2,7 +2,8 @@
 //!
 //! `assets/vovcam.v1.schema.json` is the contract, docs/jsonl.md explains it. Unknown values are
 //! `null`, never 0 or "". Every line is one write, so that readers never see half a line while
-//! the program lives. A file is kept whole, within its size and off a full disk by [`file`].
+//! the program lives. A file is kept whole, within its size and off a full disk as
+//! [`file::LogOptions`] say.
 
 pub mod file;
 mod record;
