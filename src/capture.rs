@@ -2,24 +2,38 @@
 
 #[cfg(target_os = "linux")]
 pub mod camera;
-pub mod ffmpeg;
+mod child;
 pub mod files;
 pub mod pattern;
+mod pipe;
+pub mod program;
 pub mod raw;
 pub mod retry;
 pub mod video;
+mod y4m;
 
 use crate::avi::AviError;
 use crate::clock::Clock;
 use crate::decode::{DecodeError, ImageError};
 use crate::frame::{Frame, FramePool, PixelFormat, PooledBuf, Size};
+use crate::notify::Health;
 use crossbeam_channel::Receiver;
+use pipe::{Pipe, Silent};
+use program::ProgramSource;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Buffers that a source keeps for reuse: one being filled, one waiting, two with readers.
 const POOL_BUFFERS: usize = 4;
+
+/// Extensions of clips that ffmpeg reads, lower case.
+const CLIP_EXTENSIONS: [&str; 10] = [
+    "mp4", "mkv", "mov", "webm", "m4v", "mpg", "ts", "mjpeg", "mjpg", "avi",
+];
 
 /// What a source has to say next.
 #[derive(Debug)]
@@ -98,6 +112,26 @@ pub enum CaptureError {
     /// The source cannot be used as asked.
     #[error("{0}")]
     Unusable(String),
+    /// A program that reads the source is not installed.
+    #[error("'{input}' needs the program '{program}', which is not installed: {install}")]
+    Missing {
+        /// The program.
+        program: String,
+        /// What it was to read.
+        input: String,
+        /// How to get it.
+        install: &'static str,
+    },
+    /// A program that reads a clip failed.
+    #[error("{program} cannot read '{input}': {reason}")]
+    Program {
+        /// The program.
+        program: String,
+        /// What it was to read.
+        input: String,
+        /// How it ended and what it said.
+        reason: String,
+    },
     /// The camera cannot be opened or stopped sending.
     #[error("camera '{device}': {reason}")]
     Camera {
@@ -116,6 +150,11 @@ impl CaptureError {
             CaptureError::Damaged { .. } | CaptureError::Picture(_)
         )
     }
+
+    /// Whether opening the source again later may help.
+    pub fn can_pass(&self) -> bool {
+        matches!(self, CaptureError::Camera { .. })
+    }
 }
 
 /// What the user named as the source.
@@ -133,6 +172,10 @@ pub enum SourceSpec {
     Pattern(Option<u64>),
     /// Whatever ffmpeg can read: a file or an address.
     Ffmpeg(String),
+    /// A Jetson's CSI camera.
+    Csi(u32),
+    /// A GStreamer pipeline, in words.
+    Gst(Vec<String>),
 }
 
 impl SourceSpec {
@@ -144,16 +187,32 @@ impl SourceSpec {
         }
     }
 
-    /// A clip, folder, picture, `-`, `pattern[:N]`, address or device by its text.
+    /// A clip, folder, picture, `-`, `pattern[:N]`, `csi://N`, `gst:PIPELINE`, address or device
+    /// by its text.
     ///
     /// # Errors
-    /// When a pattern's length is not a number.
+    /// When a number is none, or a pipeline's quotes do not match.
     pub fn parse(text: &str) -> Result<SourceSpec, String> {
         if let Some(count) = text.strip_prefix("pattern:") {
             let frames = count
                 .parse()
                 .map_err(|_| format!("expected 'pattern:FRAMES', got '{text}'"))?;
             return Ok(SourceSpec::Pattern(Some(frames)));
+        }
+        if let Some(sensor) = text.strip_prefix("csi://") {
+            let sensor = sensor.parse();
+            return sensor
+                .map(SourceSpec::Csi)
+                .map_err(|_| format!("expected 'csi://NUMBER' such as 'csi://0', got '{text}'"));
+        }
+        if let Some(pipeline) = text.strip_prefix("gst:") {
+            let words = shlex::split(pipeline).filter(|words| !words.is_empty());
+            return words.map(SourceSpec::Gst).ok_or_else(|| {
+                format!(
+                    "expected 'gst:PIPELINE' such as 'gst:videotestsrc ! video/x-raw,width=640', \
+                     with quotes in pairs, got '{text}'"
+                )
+            });
         }
         let path = PathBuf::from(text);
         let extension = path
@@ -166,9 +225,7 @@ impl SourceSpec {
             _ if text.contains("://") => SourceSpec::Ffmpeg(text.to_owned()),
             Some("avi") => SourceSpec::Clip(path),
             Some(known) if files::EXTENSIONS.contains(&known) => SourceSpec::Pictures(path),
-            Some("mp4" | "mkv" | "mov" | "webm" | "m4v" | "mpg" | "ts" | "mjpeg" | "mjpg") => {
-                SourceSpec::Ffmpeg(text.to_owned())
-            }
+            Some(known) if CLIP_EXTENSIONS.contains(&known) => SourceSpec::Ffmpeg(text.to_owned()),
             _ => SourceSpec::Pictures(path),
         })
     }
@@ -191,6 +248,8 @@ pub struct CaptureOptions {
     pub clock: Arc<dyn Clock>,
     /// Disconnects when the run is to stop.
     pub stop: Receiver<()>,
+    /// Where a lost camera is reported.
+    pub health: Health,
 }
 
 /// Opens what the user named.
@@ -203,16 +262,53 @@ pub fn open(spec: &SourceSpec, options: &CaptureOptions) -> Result<Box<dyn Sourc
         SourceSpec::Clip(path) => match video::ClipSource::open(path, options) {
             Ok(clip) => Box::new(clip),
             // other codecs are ffmpeg's where it is installed; else the clip's own error helps more
-            Err(CaptureError::Clip(AviError::Codec { .. })) if ffmpeg::is_installed() => Box::new(
-                ffmpeg::FfmpegSource::open(&path.to_string_lossy(), options)?,
-            ),
+            Err(CaptureError::Clip(AviError::Codec { .. })) if program::is_installed("ffmpeg") => {
+                Box::new(ProgramSource::ffmpeg(&path.to_string_lossy(), options)?)
+            }
             Err(error) => return Err(error),
         },
         SourceSpec::Pictures(path) => Box::new(files::PictureSource::open(path, options)?),
-        SourceSpec::Stdin => Box::new(raw::RawSource::open(Box::new(std::io::stdin()), options)?),
+        SourceSpec::Stdin => Box::new(raw::RawSource::open(stdin(options)?, options)?),
         SourceSpec::Pattern(frames) => Box::new(pattern::PatternSource::new(*frames, options)),
-        SourceSpec::Ffmpeg(input) => Box::new(ffmpeg::FfmpegSource::open(input, options)?),
+        SourceSpec::Ffmpeg(input) if program::is_stream(input) => {
+            let (input, wishes) = (input.clone(), options.clone());
+            supervised(options, move || ProgramSource::ffmpeg(&input, &wishes))?
+        }
+        SourceSpec::Ffmpeg(input) => Box::new(ProgramSource::ffmpeg(input, options)?),
+        SourceSpec::Csi(sensor) => {
+            let (sensor, wishes) = (*sensor, options.clone());
+            supervised(options, move || Ok(ProgramSource::csi(sensor, &wishes)))?
+        }
+        SourceSpec::Gst(words) => {
+            let (words, wishes) = (words.clone(), options.clone());
+            supervised(options, move || Ok(ProgramSource::gst(&words, &wishes)))?
+        }
     })
+}
+
+/// A camera behind a program: restarted whenever it ends or stalls, unless that is not wanted.
+fn supervised(
+    options: &CaptureOptions,
+    mut start: impl FnMut() -> Result<ProgramSource, CaptureError> + Send + 'static,
+) -> Result<Box<dyn Source>, CaptureError> {
+    let first = start()?;
+    if !options.retry {
+        return Ok(Box::new(first));
+    }
+    let name = first.describe();
+    Ok(Box::new(retry::Retrying::new(name, start, options)))
+}
+
+/// Standard input, without the buffer and the lock that the program's other parts would share.
+fn stdin(options: &CaptureOptions) -> Result<Box<dyn Read + Send>, CaptureError> {
+    let read = |source| CaptureError::Read {
+        path: "-".into(),
+        source,
+    };
+    let stdin = std::io::stdin().as_fd().try_clone_to_owned();
+    let stdin = File::from(stdin.map_err(read)?);
+    let (stop, clock) = (&options.stop, &options.clock);
+    Ok(Box::new(Pipe::new(stdin, Silent, stop, clock)))
 }
 
 #[cfg(target_os = "linux")]
@@ -221,9 +317,10 @@ fn open_camera(
     options: &CaptureOptions,
 ) -> Result<Box<dyn Source>, CaptureError> {
     let (path, wishes) = (path.to_owned(), options.clone());
+    let name = path.display().to_string();
     let reopen = move || camera::Camera::open(&path, &wishes);
     Ok(match options.retry {
-        true => Box::new(retry::Retrying::new(reopen, options.stop.clone())),
+        true => Box::new(retry::Retrying::new(name, reopen, options).opened()),
         false => Box::new(reopen()?),
     })
 }
@@ -289,6 +386,7 @@ pub(crate) fn test_options() -> CaptureOptions {
         retry: false,
         clock: Arc::new(crate::clock::SimClock::default()),
         stop: crossbeam_channel::never(),
+        health: Health::default(),
     }
 }
 
@@ -315,10 +413,21 @@ mod tests {
                 "rtsp://camera/stream",
                 S::Ffmpeg("rtsp://camera/stream".into()),
             ),
+            ("csi://1", S::Csi(1)),
+            (
+                "gst:v4l2src ! 'video/x-raw, width=640'",
+                S::Gst(
+                    ["v4l2src", "!", "video/x-raw, width=640"]
+                        .map(str::to_owned)
+                        .into(),
+                ),
+            ),
         ] {
             assert_eq!(SourceSpec::parse(text), Ok(spec));
         }
-        assert!(SourceSpec::parse("pattern:many").is_err());
+        for wrong in ["pattern:many", "csi://front", "gst:", "gst:a 'b"] {
+            assert!(SourceSpec::parse(wrong).is_err(), "{wrong}");
+        }
         assert_eq!(S::camera("2"), S::Camera("/dev/video2".into()));
     }
 }

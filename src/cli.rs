@@ -5,6 +5,7 @@ mod detect;
 mod doctor;
 mod eval;
 mod run;
+mod signals;
 
 use crate::config::{ConfigError, Settings};
 use crate::detector::{Detector, DetectorOptions};
@@ -31,12 +32,12 @@ pub struct Cli {
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 stopped or done, 1 the run failed, 2 usage, 66 a model, clip or picture is missing
-or bad, 69 no camera (with --no-retry), 78 configuration.";
+or bad, 69 no camera (with --no-retry) or a program that reads it is missing, 78 configuration.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Detect on a camera, clip or folder until it ends or Ctrl-C (the default)
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Detect on single pictures
     Detect(detect::DetectArgs),
     /// Measure average precision on a labelled set
@@ -144,7 +145,7 @@ impl Cli {
     pub fn run(self) -> Result<(), Failure> {
         match self.command {
             None => run::run(self.run),
-            Some(Command::Run(args)) => run::run(args),
+            Some(Command::Run(args)) => run::run(*args),
             Some(Command::Detect(args)) => detect::run(args),
             Some(Command::Eval(args)) => eval::run(args),
             Some(Command::Calibrate(args)) => calibrate::run(&args),
@@ -155,13 +156,13 @@ impl Cli {
 
 impl RunArgs {
     /// The command line over the settings file, checked.
-    fn merged(self) -> Result<Settings, Failure> {
+    fn merged(&self) -> Result<Settings, Failure> {
         let in_file = self.config.is_some();
         let file = match &self.config {
             Some(path) => Settings::load(path).map_err(|e| Failure::new(CONFIG, e))?,
             None => Settings::default(),
         };
-        let settings = self.settings.or(file);
+        let settings = self.settings.clone().or(file);
         settings
             .validate()
             .map_err(|e| config_failure(e, in_file))?;

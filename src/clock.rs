@@ -1,5 +1,6 @@
 //! Time comes in through a seam: the real clock in the program, a simulated one in tests.
 
+use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 use jiff::Timestamp;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -36,6 +37,8 @@ pub trait Clock: Send + Sync + std::fmt::Debug {
     fn now(&self) -> MonoTime;
     /// Wall-clock time, UTC; may jump when the board gets its time from the network.
     fn wall(&self) -> Timestamp;
+    /// Waits for `time` or until `stop` disconnects; whether it was the stop.
+    fn wait(&self, stop: &Receiver<()>, time: Duration) -> bool;
 }
 
 /// The machine's own clocks.
@@ -61,6 +64,10 @@ impl Clock for SystemClock {
     fn wall(&self) -> Timestamp {
         Timestamp::now()
     }
+
+    fn wait(&self, stop: &Receiver<()>, time: Duration) -> bool {
+        stop.recv_timeout(time) == Err(RecvTimeoutError::Disconnected)
+    }
 }
 
 /// A clock that moves only when told to, for tests.
@@ -84,5 +91,14 @@ impl Clock for SimClock {
 
     fn wall(&self) -> Timestamp {
         Timestamp::UNIX_EPOCH + Duration::from_nanos(self.now().ns)
+    }
+
+    /// Takes no time; the clock moves instead.
+    fn wait(&self, stop: &Receiver<()>, time: Duration) -> bool {
+        let stopped = stop.try_recv() == Err(TryRecvError::Disconnected);
+        if !stopped {
+            self.advance(time);
+        }
+        stopped
     }
 }

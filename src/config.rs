@@ -1,15 +1,20 @@
 //! Settings: `vovcam.toml`, strict and with the same names as the command line, and the merge
 //! of both over the defaults.
 
+pub mod reload;
+
 use crate::detector::InputSize;
 use crate::engine::cpu::Isa;
 use crate::engine::{EngineChoice, EngineOptions, Precision};
 use crate::frame::{PixelFormat, Size};
 use crate::postprocess::Thresholds;
+use crate::sink::jsonl::file::LogOptions;
+use crate::units::Bytes;
 use crate::weights::Manifest;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Settings that may stand on the command line or in `vovcam.toml`; `None` = not given there.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, clap::Args)]
@@ -18,9 +23,9 @@ pub struct Settings {
     /// Camera: /dev/video0, a /dev/v4l/by-id path, or a number
     #[arg(long, value_name = "CAMERA", conflicts_with = "source")]
     pub device: Option<String>,
-    /// Clip, folder of pictures, '-' for raw frames on standard input, an address ffmpeg
-    /// can read, or 'pattern'
-    #[arg(long, value_name = "FILE|DIR|-|pattern")]
+    /// Clip, folder of pictures, '-' for raw frames on standard input, an address ffmpeg can read
+    /// such as 'rtsp://…', 'csi://0', 'gst:PIPELINE', or 'pattern'
+    #[arg(long, value_name = "FILE|DIR|ADDRESS|-|pattern")]
     pub source: Option<String>,
     /// Wished frame size; the size of raw frames on standard input
     #[arg(long, value_name = "WxH")]
@@ -29,7 +34,7 @@ pub struct Settings {
     /// Wished frames per second
     #[arg(long, value_name = "N")]
     pub fps: Option<f64>,
-    /// Pixel format of raw frames on standard input: rgb8, gray8, yuyv, uyvy, nv12, mjpeg
+    /// Pixel format of raw frames on standard input: rgb8, gray8, yuyv, uyvy, nv12, i420, mjpeg
     #[arg(long, value_name = "FORMAT", value_parser = parse_format)]
     #[serde(default, deserialize_with = "format_from_text")]
     pub format: Option<PixelFormat>,
@@ -65,6 +70,18 @@ pub struct Settings {
     /// Log one JSON line a frame to this file, '-' = standard output
     #[arg(long, value_name = "PATH|-")]
     pub jsonl: Option<String>,
+    /// Begin a new log file before one exceeds this size: '64M', at least 64K [default: never]
+    #[arg(long, value_name = "BYTES")]
+    pub rotate_size: Option<Bytes>,
+    /// Full log files that are kept beside the current one [default: 8]
+    #[arg(long, value_name = "N")]
+    pub rotate_keep: Option<u32>,
+    /// Write no log while less than this is free on its disk: '64M' [default: 0]
+    #[arg(long, value_name = "BYTES")]
+    pub min_free: Option<Bytes>,
+    /// Seconds that a log line may wait to be forced to the disk, 0 = none [default: 10]
+    #[arg(long, value_name = "SECONDS")]
+    pub fsync_interval: Option<f64>,
     /// Save annotated frames: a folder for JPEGs, or a file ending in .avi
     #[arg(long, value_name = "DIR|FILE.avi")]
     pub save: Option<PathBuf>,
@@ -82,8 +99,13 @@ pub struct Settings {
     pub no_retry: Option<bool>,
 }
 
+/// A day, for settings in seconds.
+const LONGEST_SECONDS: f64 = 86_400.0;
+/// A file holds the `run` line and then some.
+const LEAST_ROTATE_SIZE: Bytes = Bytes(64 << 10);
+
 /// Every key of `vovcam.toml`, for "did you mean".
-const KEYS: [&str; 20] = [
+const KEYS: [&str; 24] = [
     "device",
     "source",
     "size",
@@ -99,6 +121,10 @@ const KEYS: [&str; 20] = [
     "classes",
     "headless",
     "jsonl",
+    "rotate_size",
+    "rotate_keep",
+    "min_free",
+    "fsync_interval",
     "save",
     "max_frames",
     "stats_interval",
@@ -208,12 +234,74 @@ impl Settings {
             classes: self.classes.or(other.classes),
             headless: self.headless.or(other.headless),
             jsonl: self.jsonl.or(other.jsonl),
+            rotate_size: self.rotate_size.or(other.rotate_size),
+            rotate_keep: self.rotate_keep.or(other.rotate_keep),
+            min_free: self.min_free.or(other.min_free),
+            fsync_interval: self.fsync_interval.or(other.fsync_interval),
             save: self.save.or(other.save),
             max_frames: self.max_frames.or(other.max_frames),
             stats_interval: self.stats_interval.or(other.stats_interval),
             camera_timeout: self.camera_timeout.or(other.camera_timeout),
             no_retry: self.no_retry.or(other.no_retry),
         }
+    }
+
+    /// The keys whose values differ.
+    pub fn differing(&self, other: &Settings) -> Vec<&'static str> {
+        // without `..`, so that a new key cannot be forgotten here
+        let Settings {
+            device,
+            source,
+            size,
+            fps,
+            format,
+            model,
+            engine,
+            precision,
+            isa,
+            threads,
+            input,
+            threshold,
+            classes,
+            headless,
+            jsonl,
+            rotate_size,
+            rotate_keep,
+            min_free,
+            fsync_interval,
+            save,
+            max_frames,
+            stats_interval,
+            camera_timeout,
+            no_retry,
+        } = self;
+        let differing = [
+            (*device != other.device).then_some("device"),
+            (*source != other.source).then_some("source"),
+            (*size != other.size).then_some("size"),
+            (*fps != other.fps).then_some("fps"),
+            (*format != other.format).then_some("format"),
+            (*model != other.model).then_some("model"),
+            (*engine != other.engine).then_some("engine"),
+            (*precision != other.precision).then_some("precision"),
+            (*isa != other.isa).then_some("isa"),
+            (*threads != other.threads).then_some("threads"),
+            (*input != other.input).then_some("input"),
+            (*threshold != other.threshold).then_some("threshold"),
+            (*classes != other.classes).then_some("classes"),
+            (*headless != other.headless).then_some("headless"),
+            (*jsonl != other.jsonl).then_some("jsonl"),
+            (*rotate_size != other.rotate_size).then_some("rotate_size"),
+            (*rotate_keep != other.rotate_keep).then_some("rotate_keep"),
+            (*min_free != other.min_free).then_some("min_free"),
+            (*fsync_interval != other.fsync_interval).then_some("fsync_interval"),
+            (*save != other.save).then_some("save"),
+            (*max_frames != other.max_frames).then_some("max_frames"),
+            (*stats_interval != other.stats_interval).then_some("stats_interval"),
+            (*camera_timeout != other.camera_timeout).then_some("camera_timeout"),
+            (*no_retry != other.no_retry).then_some("no_retry"),
+        ];
+        differing.into_iter().flatten().collect()
     }
 
     /// Checks what types alone cannot.
@@ -230,15 +318,58 @@ impl Settings {
             _ => Ok(()),
         };
         positive("fps", self.fps)?;
-        positive("stats_interval", self.stats_interval)?;
-        positive("camera_timeout", self.camera_timeout)?;
-        match self.threads {
-            Some(threads) if threads > 256 => Err(ConfigError::Range {
-                name: "threads",
-                expected: "0 to 256",
-                got: threads.to_string(),
+        let range = |name, right: bool, expected, got: String| match right {
+            true => Ok(()),
+            false => Err(ConfigError::Range {
+                name,
+                expected,
+                got,
             }),
-            _ => Ok(()),
+        };
+        let (size, keep) = (self.rotate_size, self.rotate_keep.unwrap_or(1));
+        let (threads, fsync) = (
+            self.threads.unwrap_or(0),
+            self.fsync_interval.unwrap_or(0.0),
+        );
+        range("threads", threads <= 256, "0 to 256", threads.to_string())?;
+        let seconds = |name, value: Option<f64>| {
+            let seconds = value.unwrap_or(1.0);
+            let right = seconds > 0.0 && seconds <= LONGEST_SECONDS;
+            let expected = "more than 0, at most 86400 seconds";
+            range(name, right, expected, seconds.to_string())
+        };
+        seconds("stats_interval", self.stats_interval)?;
+        seconds("camera_timeout", self.camera_timeout)?;
+        range(
+            "rotate_size",
+            size.is_none_or(|size| size >= LEAST_ROTATE_SIZE),
+            "at least 64K",
+            format!("{} bytes", size.map_or(0, |size| size.0)),
+        )?;
+        range(
+            "rotate_keep",
+            (1..=1000).contains(&keep),
+            "1 to 1000",
+            keep.to_string(),
+        )?;
+        range(
+            "fsync_interval",
+            (0.0..=LONGEST_SECONDS).contains(&fsync),
+            "0 to 86400 seconds",
+            fsync.to_string(),
+        )
+    }
+
+    /// How the log file is kept.
+    pub fn log_options(&self) -> LogOptions {
+        let defaults = LogOptions::default();
+        LogOptions {
+            rotate_size: self.rotate_size.map(|size| size.0),
+            rotate_keep: self.rotate_keep.unwrap_or(defaults.rotate_keep),
+            min_free: self.min_free.map_or(defaults.min_free, |free| free.0),
+            fsync_interval: self
+                .fsync_interval
+                .map_or(defaults.fsync_interval, Duration::from_secs_f64),
         }
     }
 
@@ -384,9 +515,10 @@ pub fn parse_format(text: &str) -> Result<PixelFormat, String> {
         "yuyv" => Ok(PixelFormat::Yuyv),
         "uyvy" => Ok(PixelFormat::Uyvy),
         "nv12" => Ok(PixelFormat::Nv12),
+        "i420" | "yuv420p" => Ok(PixelFormat::I420),
         "mjpeg" | "mjpg" => Ok(PixelFormat::Mjpeg),
         _ => Err(format!(
-            "expected rgb8, gray8, yuyv, uyvy, nv12 or mjpeg, got '{text}'"
+            "expected rgb8, gray8, yuyv, uyvy, nv12, i420 or mjpeg, got '{text}'"
         )),
     }
 }
@@ -450,6 +582,42 @@ mod tests {
             let error = parse(text).unwrap_err().to_string();
             assert!(error.contains(expected), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn values_outside_their_range_say_what_would_be_right() {
+        for (text, expected) in [
+            ("fps = 0", "fps: expected a positive number, got 0"),
+            ("threads = 300", "threads: expected 0 to 256, got 300"),
+            (
+                "camera_timeout = 1e6",
+                "camera_timeout: expected more than 0, at most 86400 seconds, got 1000000",
+            ),
+            (
+                "rotate_size = \"1K\"",
+                "rotate_size: expected at least 64K, got 1024 bytes",
+            ),
+            ("rotate_keep = 0", "rotate_keep: expected 1 to 1000, got 0"),
+            (
+                "fsync_interval = -1",
+                "fsync_interval: expected 0 to 86400 seconds, got -1",
+            ),
+        ] {
+            let error = parse(text).unwrap().validate().unwrap_err();
+            assert_eq!(error.to_string(), expected);
+        }
+        let good = "rotate_size = \"64K\"\nrotate_keep = 3\nmin_free = 1000\nfsync_interval = 0";
+        let settings = parse(good).unwrap();
+        settings.validate().unwrap();
+        assert_eq!(
+            settings.log_options(),
+            LogOptions {
+                rotate_size: Some(65_536),
+                rotate_keep: 3,
+                min_free: 1000,
+                fsync_interval: Duration::ZERO,
+            }
+        );
     }
 
     #[test]

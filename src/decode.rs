@@ -7,7 +7,10 @@ use crate::frame::{FramePool, PixelFormat, PooledBuf, Size};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
-use yuv::{YuvBiPlanarImage, YuvConversionMode, YuvPackedImage, YuvRange, YuvStandardMatrix};
+use yuv::{
+    YuvBiPlanarImage, YuvConversionMode, YuvPackedImage, YuvPlanarImage, YuvRange,
+    YuvStandardMatrix,
+};
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
@@ -114,7 +117,7 @@ pub fn to_rgb(
                 pixel.fill(grey);
             }
         }
-        PixelFormat::Yuyv | PixelFormat::Uyvy | PixelFormat::Nv12 => {
+        PixelFormat::Yuyv | PixelFormat::Uyvy | PixelFormat::Nv12 | PixelFormat::I420 => {
             yuv_to_rgb(format, size, bytes, &mut rgb).map_err(|reason| DecodeError::Convert {
                 format,
                 size,
@@ -132,7 +135,9 @@ pub fn frame_len(format: PixelFormat, size: Size) -> usize {
         PixelFormat::Rgb8 => 3 * size.area(),
         PixelFormat::Gray8 => size.area(),
         PixelFormat::Yuyv | PixelFormat::Uyvy => 2 * size.area().next_multiple_of(2),
-        PixelFormat::Nv12 => size.area() + chroma_rows * (size.width as usize).next_multiple_of(2),
+        PixelFormat::Nv12 | PixelFormat::I420 => {
+            size.area() + chroma_rows * (size.width as usize).next_multiple_of(2)
+        }
         PixelFormat::Mjpeg => 0,
     }
 }
@@ -150,6 +155,21 @@ fn yuv_to_rgb(format: PixelFormat, size: Size, bytes: &[u8], rgb: &mut [u8]) -> 
     match format {
         PixelFormat::Yuyv => yuv::yuyv422_to_rgb(&packed, rgb, stride, range, matrix),
         PixelFormat::Uyvy => yuv::uyvy422_to_rgb(&packed, rgb, stride, range, matrix),
+        PixelFormat::I420 => {
+            let (y_plane, chroma) = bytes.split_at(size.area());
+            let (u_plane, v_plane) = chroma.split_at(chroma.len() / 2);
+            let planes = YuvPlanarImage {
+                y_plane,
+                y_stride: width,
+                u_plane,
+                u_stride: width.div_ceil(2),
+                v_plane,
+                v_stride: width.div_ceil(2),
+                width,
+                height,
+            };
+            yuv::yuv420_to_rgb(&planes, rgb, stride, range, matrix)
+        }
         _ => {
             let (y_plane, uv_plane) = bytes.split_at(size.area());
             let planes = YuvBiPlanarImage {
@@ -309,6 +329,10 @@ mod tests {
         assert!(near(rgb(
             PixelFormat::Nv12,
             &[vec![81; 8], [90, 240].repeat(2)].concat()
+        )));
+        assert!(near(rgb(
+            PixelFormat::I420,
+            &[vec![81; 8], vec![90; 2], vec![240; 2]].concat()
         )));
     }
 

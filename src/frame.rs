@@ -59,6 +59,8 @@ pub enum PixelFormat {
     Uyvy,
     /// 4:2:0, a Y plane and an interleaved UV plane.
     Nv12,
+    /// 4:2:0, a Y, a U and a V plane.
+    I420,
     /// One JPEG a frame.
     Mjpeg,
 }
@@ -71,6 +73,7 @@ impl std::fmt::Display for PixelFormat {
             PixelFormat::Yuyv => "YUYV",
             PixelFormat::Uyvy => "UYVY",
             PixelFormat::Nv12 => "NV12",
+            PixelFormat::I420 => "I420",
             PixelFormat::Mjpeg => "MJPG",
         })
     }

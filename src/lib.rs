@@ -19,6 +19,7 @@ pub mod frame;
 pub mod graph;
 pub mod metrics;
 pub mod model;
+pub mod notify;
 pub mod pipeline;
 pub mod postprocess;
 pub mod power;

@@ -5,12 +5,14 @@
 //!                                  ├─Report──▶ vc-save    annotated frames
 //!                                  └─Report──▶ the caller's thread, where the window lives
 //!  vc-power ──▶ Metrics ◀── everyone
+//!  vc-control: SIGHUP ──Thresholds──▶ vc-detect;  Metrics ──▶ service manager
 //! ```
 //!
 //! Live sources keep the newest frame and count what it replaced; clips and folders lose
 //! nothing, so every hand-off waits. Stop travels with the data: capture sees it and returns,
 //! its hand-off closes, the detector drains it and returns, the sinks flush and return.
 
+pub mod control;
 pub mod latest;
 
 use crate::capture::{CaptureError, Next, Source};
@@ -18,20 +20,27 @@ use crate::clock::Clock;
 use crate::detector::{DetectError, Detector};
 use crate::frame::Frame;
 use crate::metrics::{Metrics, Snapshot, Totals};
+use crate::notify::Health;
+use crate::postprocess::Thresholds;
 use crate::power::Sampler;
 use crate::sink::jsonl::{Event, JsonlWriter};
 use crate::sink::overlay::Overlay;
 use crate::sink::save::Saver;
 use crate::sink::window::Window;
 use crate::sink::{Labels, Report, SinkError};
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use control::Control;
+use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TrySendError, bounded};
 use latest::{Giver, Policy, Taker, handoff};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Log lines that may wait for the disk.
-const LOG_QUEUE: usize = 64;
+/// Log lines that may wait for the disk: 8 s of them at 30 frames per second.
+const LOG_QUEUE: usize = 256;
+/// How long an event waits for room among them.
+const EVENT_PATIENCE: Duration = Duration::from_secs(5);
+/// How often the log may see to its file while no lines come.
+const LOG_UPKEEP: Duration = Duration::from_secs(1);
 /// Annotated frames that may wait for the JPEG encoder.
 const SAVE_QUEUE: usize = 4;
 /// How often the figures shown and logged are worked out anew.
@@ -59,6 +68,10 @@ pub struct Pipeline {
     pub metrics: Arc<Metrics>,
     /// Shared time.
     pub clock: Arc<dyn Clock>,
+    /// What the source and the detector say about themselves to `control`.
+    pub health: Health,
+    /// Requests from outside, and who is told.
+    pub control: Control,
     /// End after this many frames.
     pub max_frames: Option<u64>,
     /// Time between `stats` lines in the log.
@@ -138,7 +151,8 @@ impl Stop {
 
 /// What goes to the log's thread.
 enum LogItem {
-    Frame(Arc<Report>),
+    /// Without pixels: a disk that is slow must not cost memory by the picture.
+    Frame(Report),
     Event(Event),
 }
 
@@ -162,6 +176,7 @@ impl Pipeline {
                 self.labels.clone(),
                 Arc::clone(&metrics),
                 self.stats_every,
+                !live,
             )
         });
         let save = self
@@ -179,6 +194,8 @@ impl Pipeline {
         };
         let power_stop = Stop::default();
         let power_thread = spawn_power(self.sampler, &power_stop, &metrics)?;
+        let (new_thresholds, thresholds) = handoff(Policy::Newest);
+        let control_thread = spawn_control(self.control, stop, new_thresholds, &outlets)?;
         let capture_thread = Capture {
             source: self.source,
             frames,
@@ -190,9 +207,11 @@ impl Pipeline {
         let detect_thread = Detect {
             detector: self.detector,
             frames: frames_in,
+            thresholds,
             outlets,
             metrics: Arc::clone(&metrics),
             clock: self.clock,
+            health: self.health,
             left: self.max_frames,
             stop: stop.clone(),
         }
@@ -214,6 +233,10 @@ impl Pipeline {
         };
         join("vc-capture", capture_thread);
         join("vc-detect", detect_thread);
+        stop.stop(); // a detector that panicked did not
+        control_thread
+            .into_iter()
+            .for_each(|thread| join("vc-control", thread));
         log_thread
             .into_iter()
             .for_each(|thread| join("vc-log", thread));
@@ -253,6 +276,8 @@ impl Capture {
                 Err(error) if error.is_damaged_frame() => {
                     tracing::warn!("skipped a frame: {}", chain(&error));
                     self.metrics.add_damaged(1);
+                    // it had a number, and is not to be counted as dropped as well
+                    expected_id = expected_id.map(|id| id + 1);
                     self.event(Event::damaged_frame(&chain(&error)));
                     continue;
                 }
@@ -269,11 +294,9 @@ impl Capture {
         Ok(())
     }
 
-    /// Events are few and must not be lost, so this waits; without a log they are only shown.
     fn event(&self, event: Event) {
         if let Some(log) = &self.events {
-            // a closed log has reported its own failure
-            let _ = log.send(LogItem::Event(event));
+            log_event(log, event, &self.metrics);
         }
     }
 }
@@ -282,9 +305,11 @@ impl Capture {
 struct Detect {
     detector: Detector,
     frames: Taker<Frame>,
+    thresholds: Taker<Thresholds>,
     outlets: Outlets,
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
+    health: Health,
     left: Option<u64>,
     stop: Stop,
 }
@@ -305,6 +330,9 @@ impl Detect {
         let mut dropped_before = 0;
         while self.left != Some(0) {
             let Ok(frame) = self.frames.take() else { break };
+            if let Ok(Some(thresholds)) = self.thresholds.try_take() {
+                self.detector.set_thresholds(thresholds);
+            }
             let mut detections = Vec::new();
             let mut times = self
                 .detector
@@ -318,7 +346,9 @@ impl Detect {
             self.metrics.record(now, &times, detections.len());
             if stats_at.is_none_or(|at| now.since(at) >= SNAPSHOT_EVERY) {
                 stats = Arc::new(self.metrics.snapshot());
-                stats_at = Some(now);
+                if stats_at.replace(now).is_none() {
+                    self.health.announce(); // the first detection
+                }
             }
             let dropped = self.metrics.dropped_frames();
             self.outlets.give(Report {
@@ -347,12 +377,12 @@ struct Outlets {
 impl Outlets {
     /// A sink that has ended has reported its own failure; the others go on.
     fn give(&mut self, report: Report) {
-        let report = Arc::new(report);
         if let Some(log) = &self.log
-            && !offer(log, LogItem::Frame(Arc::clone(&report)), self.lossless)
+            && !offer(log, LogItem::Frame(report.without_pixels()), self.lossless)
         {
             self.metrics.add_log_losses(1);
         }
+        let report = Arc::new(report);
         if let Some(save) = &self.save {
             // a live picture that the encoder has no time for is not worth a late detection
             offer(save, Arc::clone(&report), self.lossless);
@@ -360,6 +390,16 @@ impl Outlets {
         if let Some(window) = &self.window {
             let _ = window.give(report);
         }
+    }
+}
+
+/// Events are few and worth a wait, but a disk that hangs must not hold up the camera.
+fn log_event(log: &Sender<LogItem>, event: Event, metrics: &Metrics) {
+    // a closed log has reported its own failure
+    if let Err(SendTimeoutError::Timeout(_)) =
+        log.send_timeout(LogItem::Event(event), EVENT_PATIENCE)
+    {
+        metrics.add_log_losses(1);
     }
 }
 
@@ -381,10 +421,13 @@ fn spawn_log(
     labels: Labels,
     metrics: Arc<Metrics>,
     stats_every: Duration,
+    complete: bool,
 ) -> Result<(Sender<LogItem>, StageThread), PipelineError> {
     let (sender, items) = bounded(LOG_QUEUE);
     let thread = spawn("vc-log", move || {
-        let ticks = crossbeam_channel::tick(stats_every);
+        let stats = crossbeam_channel::tick(stats_every);
+        let upkeep = crossbeam_channel::tick(LOG_UPKEEP);
+        let mut lost = 0;
         loop {
             crossbeam_channel::select! {
                 recv(items) -> item => match item {
@@ -392,14 +435,40 @@ fn spawn_log(
                     Ok(LogItem::Event(event)) => log.event(&event),
                     Err(_) => break,
                 },
-                recv(ticks) -> _ => log.stats(&metrics.snapshot()),
+                recv(stats) -> _ => log.stats(&metrics.snapshot()),
+                recv(upkeep) -> _ => log.tick(),
             }
+            metrics.add_log_losses(log.lost() - lost);
+            lost = log.lost();
         }
-        metrics.add_log_losses(log.lost());
         log.stats(&metrics.snapshot());
-        Ok(log.finish()?)
+        metrics.add_log_losses(log.lost() - lost);
+        Ok(log.finish(complete)?)
     })?;
     Ok((sender, thread))
+}
+
+/// `None` when nobody asks for anything.
+fn spawn_control(
+    control: Control,
+    stop: &Stop,
+    thresholds: Giver<Thresholds>,
+    outlets: &Outlets,
+) -> Result<Option<StageThread>, PipelineError> {
+    if !control.is_needed() {
+        return Ok(None);
+    }
+    let (stop, log) = (stop.clone(), outlets.log.clone());
+    let metrics = Arc::clone(&outlets.metrics);
+    let run = move || {
+        control.run(&stop, &thresholds, |event| {
+            if let Some(log) = &log {
+                log_event(log, event, &metrics);
+            }
+        });
+        Ok(())
+    };
+    spawn("vc-control", run).map(Some)
 }
 
 fn spawn_save(

@@ -5,7 +5,7 @@ pub mod overlay;
 pub mod save;
 pub mod window;
 
-use crate::frame::Frame;
+use crate::frame::{Frame, PooledBuf};
 use crate::metrics::Snapshot;
 use crate::postprocess::Detection;
 use std::path::PathBuf;
@@ -49,6 +49,24 @@ pub struct Report {
     pub stats: Arc<Snapshot>,
 }
 
+impl Report {
+    /// All but the picture, for sinks that need none and may keep many.
+    #[must_use]
+    pub fn without_pixels(&self) -> Report {
+        let frame = &self.frame;
+        Report {
+            frame: Arc::new(Frame {
+                name: frame.name.clone(),
+                data: PooledBuf::default(),
+                ..**frame
+            }),
+            detections: self.detections.clone(),
+            stats: Arc::clone(&self.stats),
+            ..*self
+        }
+    }
+}
+
 /// Class names by class id, shared.
 #[derive(Clone, Debug)]
 pub struct Labels(Arc<[String]>);
@@ -77,6 +95,14 @@ pub enum SinkError {
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// Lines are missing where none may be.
+    #[error("the log '{}' lacks {lines} lines that the disk refused", path.display())]
+    Incomplete {
+        /// Where.
+        path: PathBuf,
+        /// How many.
+        lines: u64,
     },
     /// A picture cannot be encoded.
     #[error("cannot encode frame {frame} as JPEG")]

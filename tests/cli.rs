@@ -135,6 +135,10 @@ fn a_damaged_picture_in_a_folder_is_counted_and_skipped() {
         stderr.contains("1 damaged") && stderr.contains("2.png"),
         "{stderr}"
     );
+    assert!(
+        stderr.contains("0 frames in the driver"),
+        "a damaged frame is not counted twice: {stderr}"
+    );
     let lines = lines(&stdout);
     assert!(lines.iter().any(|line| line["event"] == "damaged_frame"));
     let names: Vec<_> = lines

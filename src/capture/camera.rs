@@ -249,7 +249,8 @@ fn unpadded<'a>(
     let row = match format {
         PixelFormat::Mjpeg => return bytes,
         PixelFormat::Rgb8 => 3 * size.width as usize,
-        PixelFormat::Gray8 | PixelFormat::Nv12 => size.width as usize,
+        // I420 is not among FORMATS: its planes have different strides
+        PixelFormat::Gray8 | PixelFormat::Nv12 | PixelFormat::I420 => size.width as usize,
         PixelFormat::Yuyv | PixelFormat::Uyvy => 2 * size.width as usize,
     };
     if stride <= row {

@@ -1,6 +1,7 @@
 //! Raw frames on standard input, as other programs pipe them: fixed-size frames of one pixel
 //! format, or JPEGs one after the other.
 
+use super::pipe::is_stop;
 use super::{CaptureError, CaptureOptions, Framer, Next, Source};
 use crate::decode::{frame_len, to_rgb};
 use crate::frame::{PixelFormat, Size};
@@ -63,12 +64,16 @@ impl RawSource {
 
 impl Source for RawSource {
     fn next(&mut self) -> Result<Next, CaptureError> {
-        let more = self.read_frame().map_err(|source| CaptureError::Read {
-            path: "-".into(),
-            source,
-        })?;
-        if !more {
-            return Ok(Next::End);
+        match self.read_frame() {
+            Ok(true) => {}
+            Ok(false) => return Ok(Next::End),
+            Err(error) if is_stop(&error) => return Ok(Next::End),
+            Err(source) => {
+                return Err(CaptureError::Read {
+                    path: "-".into(),
+                    source,
+                });
+            }
         }
         let (format, size, number) = (self.format, self.size, self.framer.next_id);
         self.framer

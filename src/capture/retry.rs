@@ -1,55 +1,143 @@
 //! Waiting for a camera that is gone, without burning the CPU and without ending the run.
 
-use super::{CaptureError, Next, Source, SourceEvent};
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use super::{CaptureError, CaptureOptions, Next, Source, SourceEvent};
+use crate::clock::{Clock, MonoTime};
+use crate::frame::Frame;
+use crate::notify::Health;
+use crossbeam_channel::Receiver;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// First and longest wait before another try.
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// Opening a camera may take this long, besides the wait for its first frame, before it counts as
+/// hanging.
+const OPENING: Duration = Duration::from_secs(15);
 
 /// A source that is opened again whenever it fails.
 pub struct Retrying<S, F> {
+    /// What the user named.
+    name: String,
     open: F,
     source: Option<S>,
+    clock: Arc<dyn Clock>,
     stop: Receiver<()>,
+    health: Health,
+    timeout: Duration,
+    /// Before the next try.
     wait: Duration,
     /// `Lost` was reported and `Found` not yet.
     lost: bool,
+    /// When the camera began to send.
+    sends_since: Option<MonoTime>,
+    /// The frame that proved that the camera is back; it follows the event.
+    proof: Option<Frame>,
+    ids: Ids,
+}
+
+/// Frame numbers that go on rising when a camera is opened again and starts to count anew.
+#[derive(Default)]
+struct Ids {
+    /// What is added to the camera's own numbers.
+    offset: u64,
+    next: u64,
+}
+
+impl Ids {
+    fn number(&mut self, frame: &mut Frame) {
+        frame.id += self.offset;
+        self.next = frame.id + 1;
+    }
+
+    fn start_anew(&mut self) {
+        self.offset = self.next;
+    }
 }
 
 impl<S: Source, F: FnMut() -> Result<S, CaptureError> + Send> Retrying<S, F> {
-    /// Opens on the first call of [`Source::next`]; `stop` disconnects to end the waiting.
-    pub fn new(open: F, stop: Receiver<()>) -> Retrying<S, F> {
+    /// Opens on the first call of [`Source::next`], and again as often as needed.
+    pub fn new(name: String, open: F, options: &CaptureOptions) -> Retrying<S, F> {
         Retrying {
+            name,
             open,
             source: None,
-            stop,
+            clock: Arc::clone(&options.clock),
+            stop: options.stop.clone(),
+            health: options.health.clone(),
+            timeout: options.timeout,
             wait: BACK_OFF.0,
             lost: false,
+            sends_since: None,
+            proof: None,
+            ids: Ids::default(),
         }
     }
 
+    /// A camera that is there is opened at once, so that [`Source::describe`] knows its mode.
+    #[must_use]
+    pub fn opened(mut self) -> Retrying<S, F> {
+        // the reason for a failure is found again, and reported, with the first call of `next`
+        self.source = (self.open)().ok();
+        self
+    }
+
+    /// The event when the camera was not known to be lost.
     fn on_failure(&mut self, error: &CaptureError) -> Option<Next> {
         self.source = None;
-        if !self.lost {
-            self.lost = true;
-            self.wait = BACK_OFF.0;
-            tracing::warn!("camera lost: {error}; trying again until it is back");
-            return Some(Next::Event(SourceEvent::Lost(error.to_string())));
+        self.ids.start_anew();
+        let now = self.clock.now();
+        let sent_for = self.sends_since.take().map(|since| now.since(since));
+        if std::mem::replace(&mut self.lost, true) {
+            tracing::debug!("camera still lost: {error}");
+            return None;
         }
-        tracing::debug!(
-            "camera still lost: {error}; next try in {} s",
-            self.wait.as_secs()
-        );
-        let waited = self.stop.recv_timeout(self.wait);
+        // one that fails again and again after few frames is not to be opened in a tight loop
+        if sent_for.is_none_or(|time| time >= BACK_OFF.1) {
+            self.wait = BACK_OFF.0;
+        }
+        self.expect_try_after(self.wait);
+        tracing::warn!("camera lost: {error}; trying again until it is back");
+        Some(Next::Event(SourceEvent::Lost(error.to_string())))
+    }
+
+    /// Waits for the time of the next try; whether the run stopped meanwhile.
+    fn wait_for_try(&mut self) -> bool {
+        tracing::debug!("next try in {} s", self.wait.as_secs());
+        self.expect_try_after(self.wait);
+        let stopped = self.clock.wait(&self.stop, self.wait);
         self.wait = (2 * self.wait).min(BACK_OFF.1);
-        (waited != Err(RecvTimeoutError::Timeout)).then_some(Next::End)
+        stopped
+    }
+
+    fn expect_try_after(&self, wait: Duration) {
+        let by = self.clock.now() + wait + OPENING + self.timeout;
+        self.health.camera_lost(by);
+    }
+
+    /// Numbers a frame; the event when it proves that a lost camera is back.
+    fn on_frame(&mut self, mut frame: Frame) -> Next {
+        self.ids.number(&mut frame);
+        let now = self.clock.now();
+        self.sends_since.get_or_insert(now);
+        if !std::mem::take(&mut self.lost) {
+            return Next::Frame(frame);
+        }
+        tracing::info!("camera found again");
+        self.health.camera_found();
+        self.proof = Some(frame);
+        Next::Event(SourceEvent::Found)
     }
 }
 
 impl<S: Source, F: FnMut() -> Result<S, CaptureError> + Send> Source for Retrying<S, F> {
     fn next(&mut self) -> Result<Next, CaptureError> {
+        if let Some(frame) = self.proof.take() {
+            return Ok(Next::Frame(frame));
+        }
         loop {
+            if self.source.is_none() && self.lost && self.wait_for_try() {
+                return Ok(Next::End);
+            }
             let result = match &mut self.source {
                 Some(source) => source.next(),
                 None => match (self.open)() {
@@ -62,17 +150,10 @@ impl<S: Source, F: FnMut() -> Result<S, CaptureError> + Send> Source for Retryin
                 },
             };
             match result {
-                Ok(Next::Frame(frame)) => {
-                    if std::mem::take(&mut self.lost) {
-                        // the frame that proves it is given up for the event
-                        tracing::info!("camera found again");
-                        return Ok(Next::Event(SourceEvent::Found));
-                    }
-                    return Ok(Next::Frame(frame));
-                }
-                Err(error) if !error.is_damaged_frame() => {
-                    if let Some(next) = self.on_failure(&error) {
-                        return Ok(next);
+                Ok(Next::Frame(frame)) => return Ok(self.on_frame(frame)),
+                Err(error) if error.can_pass() => {
+                    if let Some(lost) = self.on_failure(&error) {
+                        return Ok(lost);
                     }
                 }
                 other => return other,
@@ -87,7 +168,7 @@ impl<S: Source, F: FnMut() -> Result<S, CaptureError> + Send> Source for Retryin
     fn describe(&self) -> String {
         self.source
             .as_ref()
-            .map_or_else(|| "camera not open yet".to_owned(), Source::describe)
+            .map_or_else(|| self.name.clone(), Source::describe)
     }
 
     fn fps(&self) -> Option<f64> {
@@ -98,17 +179,25 @@ impl<S: Source, F: FnMut() -> Result<S, CaptureError> + Send> Source for Retryin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::{Frame, Size};
+    use crate::capture::test_options;
+    use crate::clock::SimClock;
+    use crate::frame::Size;
 
-    /// Gives one frame and then fails.
-    struct OneFrame(bool);
+    /// Gives two frames, with the camera's own numbers, and then fails.
+    struct TwoFrames(u64);
 
-    impl Source for OneFrame {
+    impl Source for TwoFrames {
         fn next(&mut self) -> Result<Next, CaptureError> {
-            if std::mem::replace(&mut self.0, true) {
-                return Err(unplugged());
+            let id = self.0;
+            self.0 += 1;
+            match id {
+                0 | 1 => Ok(Next::Frame(Frame::from_rgb(
+                    id,
+                    Size::new(1, 1),
+                    vec![0; 3],
+                ))),
+                _ => Err(unplugged()),
             }
-            Ok(Next::Frame(Frame::from_rgb(0, Size::new(1, 1), vec![0; 3])))
         }
 
         fn is_live(&self) -> bool {
@@ -116,7 +205,7 @@ mod tests {
         }
 
         fn describe(&self) -> String {
-            "one frame".to_owned()
+            "two frames".to_owned()
         }
     }
 
@@ -127,26 +216,92 @@ mod tests {
         }
     }
 
+    /// `lost`, `found`, `end` or the frame's number.
+    fn said(source: &mut impl Source) -> String {
+        match source.next().unwrap() {
+            Next::Frame(frame) => frame.id.to_string(),
+            Next::Event(SourceEvent::Lost(_)) => "lost".to_owned(),
+            Next::Event(SourceEvent::Found) => "found".to_owned(),
+            Next::End => "end".to_owned(),
+        }
+    }
+
     #[test]
-    fn a_lost_camera_is_reported_once_found_once_and_frames_go_on() {
-        let mut source = Retrying::new(|| Ok(OneFrame(false)), crossbeam_channel::never());
-        assert!(matches!(source.next(), Ok(Next::Frame(_))));
-        assert!(matches!(
-            source.next(),
-            Ok(Next::Event(SourceEvent::Lost(_)))
-        ));
-        assert!(matches!(source.next(), Ok(Next::Event(SourceEvent::Found))));
+    fn a_lost_camera_is_reported_once_found_once_and_frame_numbers_go_on_rising() {
+        let open = || Ok(TwoFrames(0));
+        let mut source = Retrying::new("test".to_owned(), open, &test_options());
+        let said: Vec<String> = (0..7).map(|_| said(&mut source)).collect();
+        assert_eq!(said, ["0", "1", "lost", "found", "2", "3", "lost"]);
     }
 
     #[test]
     fn a_stop_ends_the_waiting_at_once() {
         let (trigger, stop) = crossbeam_channel::bounded(0);
         drop(trigger);
-        let mut source = Retrying::new(|| Err::<OneFrame, _>(unplugged()), stop);
-        assert!(matches!(
-            source.next(),
-            Ok(Next::Event(SourceEvent::Lost(_)))
-        ));
-        assert!(matches!(source.next(), Ok(Next::End)));
+        let options = CaptureOptions {
+            stop,
+            ..test_options()
+        };
+        let open = || Err::<TwoFrames, _>(unplugged());
+        let mut source = Retrying::new("test".to_owned(), open, &options);
+        assert_eq!(said(&mut source), "lost");
+        assert_eq!(said(&mut source), "end");
+    }
+
+    #[test]
+    fn the_waits_double_up_to_half_a_minute() {
+        let clock = Arc::new(SimClock::default());
+        let options = CaptureOptions {
+            clock: Arc::clone(&clock) as Arc<dyn Clock>,
+            ..test_options()
+        };
+        let tries = std::sync::Mutex::new(Vec::new());
+        let open = || {
+            let mut tries = tries.lock().unwrap();
+            tries.push(clock.now().ns / 1_000_000_000);
+            match tries.len() {
+                8 => Ok(TwoFrames(0)),
+                _ => Err(unplugged()),
+            }
+        };
+        let mut source = Retrying::new("test".to_owned(), open, &options);
+        assert_eq!([said(&mut source), said(&mut source)], ["lost", "found"]);
+        assert_eq!(
+            *tries.lock().unwrap(),
+            [0, 1, 3, 7, 15, 31, 61, 91],
+            "seconds of each try"
+        );
+    }
+
+    #[test]
+    fn a_camera_that_fails_after_every_few_frames_is_opened_ever_more_seldom() {
+        let clock = Arc::new(SimClock::default());
+        let options = CaptureOptions {
+            clock: Arc::clone(&clock) as Arc<dyn Clock>,
+            ..test_options()
+        };
+        let open = || Ok(TwoFrames(0));
+        let mut source = Retrying::new("test".to_owned(), open, &options);
+        let mut found = Vec::new();
+        while found.len() < 4 {
+            if said(&mut source) == "found" {
+                found.push(clock.now().ns / 1_000_000_000);
+            }
+        }
+        assert_eq!(found, [1, 3, 7, 15], "seconds");
+        assert_eq!([said(&mut source), said(&mut source)], ["8", "9"]);
+        clock.advance(BACK_OFF.1);
+        assert_eq!([said(&mut source), said(&mut source)], ["lost", "found"]);
+        assert_eq!(clock.now().ns / 1_000_000_000, 46, "it had been well");
+    }
+
+    #[test]
+    fn a_camera_is_described_by_its_name_until_it_is_open() {
+        let open = || Err::<TwoFrames, _>(unplugged());
+        let source = Retrying::new("/dev/video9".to_owned(), open, &test_options()).opened();
+        assert_eq!(source.describe(), "/dev/video9");
+        let open = || Ok(TwoFrames(0));
+        let source = Retrying::new("/dev/video9".to_owned(), open, &test_options()).opened();
+        assert_eq!(source.describe(), "two frames");
     }
 }

@@ -5,6 +5,7 @@ use crate::calibration::Calibration;
 use crate::capture::{self, CaptureOptions, Next, Source, SourceSpec};
 use crate::clock::SystemClock;
 use crate::frame::Size;
+use crate::notify::Health;
 use crate::pipeline::Stop;
 use crate::preprocess::{ModelInput, Preprocessor};
 use crate::weights::Model;
@@ -37,6 +38,7 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<(), Failure> {
         retry: false,
         clock: SystemClock::shared(),
         stop: stop.signal().clone(),
+        health: Health::default(),
     };
     let mut source = capture::open(&spec, &options).map_err(|e| Failure::new(NO_INPUT, e))?;
     let mut calibration = Calibration::new(&model)?;

@@ -1,13 +1,16 @@
 //! `vovcam run`: the main job.
 
-use super::{Failure, NO_CAMERA, NO_INPUT, RUN_FAILED, RunArgs, USAGE, load_detector};
+use super::{Failure, NO_CAMERA, NO_INPUT, RUN_FAILED, RunArgs, USAGE, load_detector, signals};
 use crate::board::Board;
 use crate::capture::{self, CaptureError, CaptureOptions, SourceSpec};
 use crate::clock::SystemClock;
 use crate::config::Settings;
+use crate::config::reload::Reloader;
 use crate::detector::Detector;
 use crate::frame::Size;
 use crate::metrics::{Metrics, Totals};
+use crate::notify::{Health, Notifier};
+use crate::pipeline::control::Control;
 use crate::pipeline::{Pipeline, PipelineError, Stop};
 use crate::power::{self, MeterInfo, Sampler};
 use crate::sink::jsonl::{JsonlWriter, ModelRecord, PowerRecord, RunRecord, SCHEMA};
@@ -20,8 +23,6 @@ use std::time::Duration;
 
 /// The camera that a run without a source tries.
 const FIRST_CAMERA: &str = "/dev/video0";
-/// Exit code of a process that was interrupted, by the shells' convention.
-const INTERRUPTED: i32 = 130;
 
 pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
     let in_file = args.config.is_some();
@@ -32,8 +33,17 @@ pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
     }
     let (model, detector) = load_detector(&settings, in_file)?;
     let stop = Stop::default();
-    stop_on_signals(&stop)?;
-    let pipeline = build(&settings, &spec, &model, detector, &stop)?;
+    let reloads = signals::install(&stop, args.config.is_some())?;
+    let reloader = args.config.map(|path| {
+        Reloader::new(
+            path,
+            args.settings,
+            settings.clone(),
+            model.manifest.clone(),
+        )
+    });
+    let mut pipeline = build(&settings, &spec, &model, detector, &stop)?;
+    (pipeline.control.reloader, pipeline.control.reloads) = (reloader, reloads);
     let totals = pipeline.run(&stop).map_err(failure)?;
     summarise(&totals);
     Ok(())
@@ -55,18 +65,6 @@ fn source(settings: &Settings) -> Result<SourceSpec, Failure> {
     }
 }
 
-/// First signal: stop and drain. Second: leave at once.
-fn stop_on_signals(stop: &Stop) -> Result<(), Failure> {
-    let stop = stop.clone();
-    ctrlc::set_handler(move || {
-        if !stop.stop() {
-            std::process::exit(INTERRUPTED);
-        }
-        tracing::info!("stopping; again to leave at once");
-    })
-    .map_err(|e| Failure::new(RUN_FAILED, e))
-}
-
 fn build(
     settings: &Settings,
     spec: &SourceSpec,
@@ -75,6 +73,7 @@ fn build(
     stop: &Stop,
 ) -> Result<Pipeline, Failure> {
     let clock = SystemClock::shared();
+    let (health, news) = Health::new();
     let options = CaptureOptions {
         size: settings.size,
         fps: settings.fps,
@@ -83,6 +82,7 @@ fn build(
         retry: settings.no_retry != Some(true),
         clock: clock.clone(),
         stop: stop.signal().clone(),
+        health: health.clone(),
     };
     let source = capture::open(spec, &options).map_err(|e| failure(e.into()))?;
     let root = Path::new("/");
@@ -97,7 +97,7 @@ fn build(
     let mut log = settings
         .jsonl
         .as_deref()
-        .map(JsonlWriter::create)
+        .map(|dest| JsonlWriter::open(dest, settings.log_options(), clock.clone()))
         .transpose()
         .map_err(sink_failure)?;
     if let Some(log) = &mut log {
@@ -108,19 +108,41 @@ fn build(
         .as_deref()
         .map(|path| Saver::create(path, source.fps()))
         .transpose();
+    let metrics = Metrics::new(clock.clone());
+    let notifier = Notifier::from_env(&clock, &metrics, &health);
+    warn_of_impatience(notifier.as_ref(), options.timeout);
     Ok(Pipeline {
         save: save.map_err(sink_failure)?,
         window: window(settings),
         labels: Labels::new(&model.manifest.classes),
-        metrics: Metrics::new(clock.clone()),
+        metrics,
         source,
         detector,
         log,
         sampler,
         clock,
+        health,
+        control: Control {
+            notifier,
+            news,
+            ..Control::default()
+        },
         max_frames: settings.max_frames,
         stats_every: Duration::from_secs_f64(settings.stats_interval.unwrap_or(10.0)),
     })
+}
+
+/// A camera that stalls must be known to be lost before the watchdog takes it for a hang.
+fn warn_of_impatience(notifier: Option<&Notifier>, camera_timeout: Duration) {
+    let patience = notifier.and_then(Notifier::watchdog);
+    if let Some(patience) = patience.filter(|&patience| patience <= camera_timeout) {
+        tracing::warn!(
+            "the service's WatchdogSec of {} s is not longer than the camera timeout of {} s: a stalled camera \
+             will restart the service; raise WatchdogSec or lower --camera-timeout",
+            patience.as_secs_f64(),
+            camera_timeout.as_secs_f64()
+        );
+    }
 }
 
 fn start_log(
@@ -169,7 +191,9 @@ fn sink_failure(error: SinkError) -> Failure {
 
 fn failure(error: PipelineError) -> Failure {
     let code = match &error {
-        PipelineError::Capture(CaptureError::Camera { .. }) => NO_CAMERA,
+        PipelineError::Capture(CaptureError::Camera { .. } | CaptureError::Missing { .. }) => {
+            NO_CAMERA
+        }
         PipelineError::Capture(CaptureError::Unusable(_)) => USAGE,
         PipelineError::Capture(_) => NO_INPUT,
         _ => RUN_FAILED,

@@ -1,0 +1,126 @@
+//! What the log needs from the file system, as a seam: disks that fill up, turn read-only or
+//! break are simulated in tests.
+
+use nix::sys::statvfs::statvfs;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+/// A file system.
+pub(super) trait Storage: Send {
+    /// Opens a file for appending, made where it does not exist, and claims it for this process.
+    fn open(&self, path: &Path) -> io::Result<Box<dyn StoredFile>>;
+    /// Whether there is anything at this path.
+    fn exists(&self, path: &Path) -> bool;
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Makes names in the folder of `path` survive a power cut.
+    fn sync_folder(&self, path: &Path) -> io::Result<()>;
+    /// Bytes that may still be written beside `path`.
+    fn free_bytes(&self, path: &Path) -> io::Result<u64>;
+}
+
+/// An open file that is only ever appended to or cut.
+pub(super) trait StoredFile: Send {
+    /// One write, which may be short.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
+    fn len(&self) -> io::Result<u64>;
+    fn cut(&mut self, len: u64) -> io::Result<()>;
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()>;
+    /// Forces the contents to the disk.
+    fn sync(&self) -> io::Result<()>;
+    /// Whether `path` still leads here.
+    fn is_at(&self, path: &Path) -> bool;
+    /// A pipe or a device has no length, no end and no lock.
+    fn is_regular(&self) -> bool;
+}
+
+/// The machine's own.
+pub(super) struct System;
+
+impl Storage for System {
+    fn open(&self, path: &Path) -> io::Result<Box<dyn StoredFile>> {
+        let mut options = OpenOptions::new();
+        let file = options.create(true).read(true).append(true).open(path)?;
+        let regular = file.metadata()?.is_file();
+        if regular && let Err(TryLockError::WouldBlock) = file.try_lock() {
+            // other errors: a file system without locks, where the log works all the same
+            return Err(io::Error::new(
+                io::ErrorKind::ResourceBusy,
+                "another process is writing to it: give each its own file",
+            ));
+        }
+        Ok(Box::new(SystemFile { file, regular }))
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        path.symlink_metadata().is_ok()
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
+    }
+
+    fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        File::open(folder(path))?.sync_all()
+    }
+
+    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        let stats = statvfs(&folder(path))?;
+        // both are 32 bits wide on some boards
+        #[allow(clippy::useless_conversion, reason = "see above")]
+        Ok(u64::from(stats.blocks_available()) * u64::from(stats.fragment_size()))
+    }
+}
+
+fn folder(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+struct SystemFile {
+    file: File,
+    regular: bool,
+}
+
+impl StoredFile for SystemFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        io::Write::write(&mut self.file, bytes)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn cut(&mut self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_exact_at(bytes, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn is_at(&self, path: &Path) -> bool {
+        let same =
+            |a: std::fs::Metadata, b: std::fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+        match (self.file.metadata(), path.metadata()) {
+            (Ok(here), Ok(there)) => same(here, there),
+            _ => false,
+        }
+    }
+
+    fn is_regular(&self) -> bool {
+        self.regular
+    }
+}
