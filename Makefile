@@ -3,7 +3,7 @@
 CARGO ?= cargo
 DEMO := target/demo
 
-.PHONY: help demo test lint doc bench install clean
+.PHONY: help demo test lint doc bench deb vm soak install clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -30,14 +30,32 @@ doc: setup-build ## the library's documentation in target/doc
 bench: setup-build ## time the engines on this machine
 	$(CARGO) bench --bench engine
 
+PROFILE ?= release
+deb: setup-build setup-deb ## a Debian package: target/debian/vovcam_*.deb
+	$(CARGO) build --quiet --profile $(PROFILE) --bin vovcam
+	$(CARGO) run --quiet --profile $(PROFILE) --example packaging
+	$(CARGO) deb --quiet --no-build --profile $(PROFILE)
+	@ls -l $${CARGO_TARGET_DIR:-target}/debian/vovcam_*.deb
+
+vm: setup-build setup-deb setup-vm ## camera and service cases in a virtual machine: docs/vm.md
+	tests/vm/run
+
+soak: setup-build ## 50,000 frames at full speed, with memory and file descriptors watched
+	$(CARGO) build --release
+	tests/soak
+
 install: setup-build ## install the program for this user
 	$(CARGO) install --path . --locked
 
 clean: ## remove everything that was built
 	$(CARGO) clean
 
-.PHONY: setup-build setup-test
+.PHONY: setup-build setup-test setup-vm setup-deb
 setup-build:
 	@.ci/setup build
 setup-test:
 	@.ci/setup test
+setup-vm:
+	@.ci/setup vm
+setup-deb:
+	@.ci/setup deb
