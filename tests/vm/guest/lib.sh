@@ -157,7 +157,8 @@ bars() {
     for i in 0 1 2 3 4 5 6 7; do
         read -ra expected <<<"${BARS[$i]}"
         if [ "${4:-}" = grey ]; then
-            local luma=$(((299 * expected[0] + 587 * expected[1] + 114 * expected[2] + 500) / 1000))
+            # vivid weighs by Rec. 709
+            local luma=$(((2126 * expected[0] + 7152 * expected[1] + 722 * expected[2] + 5000) / 10000))
             expected=("$luma" "$luma" "$luma")
         fi
         read -ra got < <(pixel "$1" $(($2 * (2 * i + 1) / 16)) $(($3 * 3 / 4)))
