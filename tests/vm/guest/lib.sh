@@ -48,9 +48,10 @@ cleanup() {
     return 0
 }
 
-# until_ SECONDS COMMAND...: waits for it to succeed.
+# until_ SECONDS COMMAND...: waits for it to succeed. Emulation on a busy host is slow, so the
+# limit, which only ends a hang, is several times what is asked for.
 until_() {
-    local limit=$1 end
+    local limit=$((4 * $1)) end
     shift
     end=$((SECONDS + limit))
     until "$@" >/dev/null 2>&1; do
@@ -137,6 +138,24 @@ cpu_percent() { # PID SECONDS
     sleep "$2"
     after=$(cpu_ms "$1")
     echo $(((after - before) / (10 * $2)))
+}
+
+# boxes LOG: those of each frame, a line a frame
+boxes() { jq -c 'select(.type == "frame") | [.detections[] | [.label, .score, .bbox]]' "$1"; }
+# same_boxes FILE.jsonl CAMERA.jsonl: every frame of the camera has exactly the boxes of a frame of the file
+same_boxes() {
+    local line which order= frames
+    boxes "$1" >file.boxes
+    boxes "$2" >camera.boxes
+    frames=$(sort -u file.boxes | wc -l)
+    [ "$frames" = "$(wc -l <file.boxes)" ] || fail "only $frames frames of the file differ"
+    while read -r line; do
+        which=$(grep -nxF -- "$line" file.boxes | cut -d: -f1 || true)
+        [ -n "$which" ] || fail "these boxes are on no frame of the file: $line"
+        order+="$which "
+    done <camera.boxes
+    note "$(jq -s 'map(length) | add' file.boxes) boxes on $frames frames; the camera's frames were number $order"
+    [ "$(tr ' ' '\n' <<<"$order" | sort -u | grep -c .)" -ge 3 ] || fail "the camera gave only frames $order"
 }
 
 # --- pictures

@@ -48,13 +48,13 @@ it timestamps 'time stamps are the driver'\''s: the frame period holds to 2 ms w
 timestamps() {
     fresh_camera
     sh -c 'while :; do :; done' &
-    start --device $CAMERA --size 640x360 --fps 25
+    start --device $CAMERA --size 320x180 --fps 10
     until_ 60 seen_frames 20
     stop
-    # ns per step of the frame id, furthest from 40 ms
+    # ns per step of the frame id, furthest from 100 ms
     local worst
     worst=$(grep '"type":"frame"' $LOG | jq -s '[.[1:] as $b | .[:-1] as $a | range(0; $b | length) |
-        (($b[.].ts_mono_ns - $a[.].ts_mono_ns) / ($b[.].frame_id - $a[.].frame_id) - 40e6) / 1e6 | fabs] | max')
+        (($b[.].ts_mono_ns - $a[.].ts_mono_ns) / ($b[.].frame_id - $a[.].frame_id) - 100e6) / 1e6 | fabs] | max')
     note "worst off by $worst ms"
     jq -en "$worst < 2" >/dev/null || fail "a period is off by $worst ms"
     grep '"type":"frame"' $LOG | jq -se 'all(.[]; .latency_ms.age > 0 and .latency_ms.age < 10000)' >/dev/null ||
@@ -68,7 +68,7 @@ odd_timestamps() {
         fresh_camera
         control wrap_timestamp=$mode
         rm -f $LOG
-        vovcam run "${QUICK[@]}" --device $CAMERA --size 640x360 --max-frames 5 --jsonl $LOG 2>$ERR
+        vovcam run "${QUICK[@]}" --device $CAMERA --size 320x180 --max-frames 5 --jsonl $LOG 2>$ERR
         grep '"type":"frame"' $LOG | jq -se '[.[].ts_mono_ns] == ([.[].ts_mono_ns] | sort) and
             all(.[]; .latency_ms.age >= 0 and .latency_ms.age < 10000)' >/dev/null ||
             fail "wrap_timestamp=$mode: $(grep '"type":"frame"' $LOG | jq -c '[.ts_mono_ns, .latency_ms.age]')"
@@ -92,7 +92,7 @@ it driver_drops 'buffers that the driver drops are gaps in the frame ids, and co
 driver_drops() {
     fresh_camera
     control percentage_of_dropped_buffers=50
-    start --device $CAMERA --size 640x360 --fps 25
+    start --device $CAMERA --size 320x180 --fps 10
     until_ 60 seen_frames 20
     stop
     local drops replaced gaps
@@ -109,7 +109,7 @@ it error_flag 'frames that the driver marks as damaged are counted and never sho
 error_flag() {
     local i
     fresh_camera
-    start --device $CAMERA --size 640x360 --fps 25 --save frames
+    start --device $CAMERA --size 320x180 --fps 10 --save frames
     until_ 60 seen_frames 3
     for i in 1 2 3; do
         control inject_v4l2_buf_flag_error=1

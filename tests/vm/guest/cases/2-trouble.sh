@@ -25,7 +25,7 @@ it unplug_replug 'an unplugged camera is lost at once and found by its path, tho
 unplug_replug() {
     local at lost first
     fresh_camera
-    start --device $BY_PATH --size 640x360 --fps 25
+    start --device $BY_PATH --size 320x180 --fps 10
     until_ 60 seen_frames 5
     at=$(now_ms)
     unplug
@@ -57,7 +57,7 @@ it stall 'a camera that stops sending is lost within --camera-timeout and found 
 stall() {
     local at lost cpu
     fresh_camera
-    start --device $CAMERA --size 640x360 --fps 25 --camera-timeout 3
+    start --device $CAMERA --size 320x180 --fps 10 --camera-timeout 3
     until_ 60 seen_frames 5
     at=$(now_ms)
     control percentage_of_dropped_buffers=100
@@ -79,7 +79,7 @@ stop_while_stalled() {
     local at
     fresh_camera
     control percentage_of_dropped_buffers=100
-    start --device $CAMERA --size 640x360 --camera-timeout 30
+    start --device $CAMERA --size 320x180 --camera-timeout 30
     sleep 5
     at=$(now_ms)
     stop
@@ -90,7 +90,7 @@ stop_while_stalled() {
 it only_damaged 'a camera that sends only damaged frames counts as lost'
 only_damaged() {
     fresh_camera
-    start --device $CAMERA --size 640x360 --fps 2 --camera-timeout 3
+    start --device $CAMERA --size 320x180 --fps 2 --camera-timeout 3
     until_ 60 seen_frames 2
     local end=$((SECONDS + 20))
     while [ $SECONDS -lt $end ] && ! seen_event camera_lost; do
@@ -105,7 +105,7 @@ only_damaged() {
 it fatal_error 'a fatal streaming error is survived'
 fatal_error() {
     fresh_camera
-    start --device $CAMERA --size 640x360 --fps 25
+    start --device $CAMERA --size 320x180 --fps 10
     until_ 60 seen_frames 3
     control inject_fatal_streaming_error=1
     until_ 20 seen_event camera_lost
@@ -121,7 +121,7 @@ start_errors() {
         fresh_camera
         rm -f $LOG $ERR
         control inject_vidioc_${call}_error=1
-        start --device $CAMERA --size 640x360
+        start --device $CAMERA --size 320x180
         until_ 30 seen_event camera_lost
         until_ 40 seen_event camera_found
         more_frames 2
@@ -140,7 +140,7 @@ busy() {
     sleep 2
     fails_with 69 'busy: another program' --device $CAMERA
     rm -f $LOG
-    start --device $CAMERA --size 640x360
+    start --device $CAMERA --size 320x180
     until_ 20 seen_event camera_lost
     kill $other
     until_ 40 seen_event camera_found
@@ -177,7 +177,7 @@ it no_retry 'with --no-retry a lost camera ends the run with 69 and what to do'
 no_retry() {
     fresh_camera
     local code=0
-    start --device $CAMERA --size 640x360 --no-retry
+    start --device $CAMERA --size 320x180 --no-retry
     until_ 60 seen_frames 2
     unplug
     until_ 15 ended $PID

@@ -11,25 +11,14 @@ loop_format() { # WIDTH HEIGHT FOURCC
 
 it clip_over_camera 'boxes on the street clip as a Motion-JPEG camera equal those on the file'
 clip_over_camera() {
-    local input=192 frames=6
+    local input=192 frames=4
     vovcam run --headless --source /host/street.avi --input $input --max-frames $frames --jsonl file.jsonl 2>$ERR
     loop_format 768 576 MJPG
     feed /host/street.avi $LOOP $frames 1000 >feed.txt &
     sleep 2
-    vovcam run --headless --device $LOOP --input $input --max-frames 8 --jsonl $LOG 2>$ERR
+    vovcam run --headless --device $LOOP --input $input --max-frames 6 --jsonl $LOG 2>$ERR
     grep -q 'MJPG 768x576' $ERR || fail "$(head -1 $ERR)"
-    # every frame of the camera has exactly the boxes of one of the file, and the frames go on in the clip's order
-    jq -c 'select(.type == "frame") | [.detections[] | [.label, .score, .bbox]]' file.jsonl >file.boxes
-    jq -c 'select(.type == "frame") | [.detections[] | [.label, .score, .bbox]]' $LOG >camera.boxes
-    [ "$(sort -u file.boxes | wc -l)" = $frames ] || fail "$(sort -u file.boxes | wc -l) of $frames frames differ"
-    local boxes which order=
-    while read -r boxes; do
-        which=$(grep -nxF -- "$boxes" file.boxes | cut -d: -f1)
-        [ -n "$which" ] || fail "these boxes are on no frame of the file: $boxes"
-        order+="$which "
-    done <camera.boxes
-    note "$(jq -s 'map(length) | add' file.boxes) boxes on $frames frames; the camera's frames were number $order"
-    [ "$(tr ' ' '\n' <<<"$order" | sort -u | grep -c .)" -ge 3 ] || fail "the camera gave frames $order"
+    same_boxes file.jsonl $LOG
 }
 
 # A JPEG of 640x360, from the colour bars.
