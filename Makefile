@@ -33,7 +33,7 @@ bench: setup-build ## time the engines on this machine
 PROFILE ?= release
 deb: setup-build setup-deb ## a Debian package: target/debian/vovcam_*.deb
 	$(CARGO) build --profile $(PROFILE) --bin vovcam --example packaging
-	$(CARGO) run --quiet --profile $(PROFILE) --example packaging
+	gzip -9n "$$($(CARGO) run --quiet --profile $(PROFILE) --example packaging)"/man/*.1
 	$(CARGO) deb --quiet --no-build --profile $(PROFILE)
 	@ls -l $${CARGO_TARGET_DIR:-target}/debian/vovcam_*.deb
 

@@ -19,6 +19,8 @@ use vovcam::avi::AviReader;
 const CONTROL: &str = "/dev/gadget/dummy_udc";
 const BULK_IN: &str = "/dev/gadget/ep1in-bulk";
 const ENDPOINT: u8 = 0x81;
+/// The control request was taken back.
+const EIDRM: i32 = 43;
 /// Bytes of a payload, header included; one transfer of the host's driver.
 const PAYLOAD: usize = 16 * 1024;
 const STRINGS: [&str; 3] = ["vovcam", "Test Webcam", "0001"];
@@ -52,31 +54,23 @@ fn main() -> Result<(), Box<dyn Error>> {
         control.read_exact(&mut event)?;
         let setup = Setup::from(&event);
         match u32::from_ne_bytes([event[8], event[9], event[10], event[11]]) {
-            3 => match camera.answer(setup) {
-                Answer::Data(data) => {
-                    let length = data.len().min(setup.length.into());
-                    control.write_all(&data[..length])?;
+            3 => {
+                if matches!(camera.answer(setup), Answer::Configure)
+                    && let Some(committed) = committed.take()
+                {
+                    let (endpoint, frames) = (open_endpoint()?, frames.clone());
+                    std::thread::spawn(move || {
+                        if let Err(error) = stream(endpoint, &committed, &frames, pause, cut) {
+                            println!("the stream ended: {error}");
+                        }
+                    });
                 }
-                Answer::Take => {
-                    let mut data = vec![0; setup.length.into()];
-                    control.read_exact(&mut data)?;
-                    camera.take(setup, &data)?;
+                match camera.reply(&mut control, setup) {
+                    // the host gave up waiting and asks again
+                    Err(error) if error.raw_os_error() == Some(EIDRM) => {}
+                    replied => replied?,
                 }
-                Answer::Configure => {
-                    if let Some(committed) = committed.take() {
-                        let endpoint = open_endpoint()?;
-                        let frames = frames.clone();
-                        std::thread::spawn(move || {
-                            stream(endpoint, &committed, &frames, pause, cut)
-                        });
-                    }
-                    let _ = control.read(&mut [])?;
-                }
-                Answer::Done => drop(control.read(&mut [])?),
-                // the wrong direction refuses the request
-                Answer::Refuse if setup.kind & 0x80 != 0 => drop(control.read(&mut [])),
-                Answer::Refuse => drop(control.write(&[])),
-            },
+            }
             2 => println!("disconnected"),
             _ => {}
         }
@@ -151,7 +145,32 @@ impl Camera {
         }
     }
 
-    fn take(&mut self, setup: Setup, data: &[u8]) -> Result<(), Box<dyn Error>> {
+    fn reply(&mut self, control: &mut File, setup: Setup) -> io::Result<()> {
+        match self.answer(setup) {
+            Answer::Data(data) => {
+                let length = data.len().min(setup.length.into());
+                control.write_all(&data[..length])
+            }
+            Answer::Take => {
+                let mut data = vec![0; setup.length.into()];
+                control.read_exact(&mut data)?;
+                self.take(setup, &data);
+                Ok(())
+            }
+            Answer::Configure | Answer::Done => control.read(&mut []).map(drop),
+            // the wrong direction refuses the request, and reports that as a failure
+            Answer::Refuse if setup.kind & 0x80 != 0 => {
+                let _ = control.read(&mut []);
+                Ok(())
+            }
+            Answer::Refuse => {
+                let _ = control.write(&[]);
+                Ok(())
+            }
+        }
+    }
+
+    fn take(&mut self, setup: Setup, data: &[u8]) {
         let format = match data.get(2) {
             Some(&YUYV) => YUYV,
             _ => MJPEG,
@@ -162,9 +181,9 @@ impl Camera {
         };
         if setup.value >> 8 == 2 {
             println!("streaming format {format}");
-            self.commits.send(format)?;
+            // a stream that has ended has said why
+            let _ = self.commits.send(format);
         }
-        Ok(())
     }
 }
 

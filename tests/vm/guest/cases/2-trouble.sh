@@ -80,7 +80,8 @@ stop_while_stalled() {
     fresh_camera
     control percentage_of_dropped_buffers=100
     start --device $CAMERA --size 320x180 --camera-timeout 30
-    sleep 5
+    until_ 30 seen_in_messages chosen 1
+    sleep 1
     at=$(now_ms)
     stop
     note "ended after $(($(now_ms) - at)) ms"

@@ -5,8 +5,9 @@ loop_format() { # WIDTH HEIGHT FOURCC
     rmmod v4l2loopback
     modprobe v4l2loopback video_nr=9 card_label=loop
     udevadm settle
-    v4l2-ctl -d $LOOP --set-fmt-video-out="width=$1,height=$2,pixelformat=$3"
+    # without that the format goes when v4l2-ctl ends
     v4l2-ctl -d $LOOP -c keep_format=1
+    v4l2-ctl -d $LOOP --set-fmt-video-out="width=$1,height=$2,pixelformat=$3"
 }
 
 it clip_over_camera 'boxes on the street clip as a Motion-JPEG camera equal those on the file'
@@ -36,7 +37,6 @@ cut_jpeg() {
     jpeg_of_bars
     head -c $(($(stat -c %s whole.jpg) / 2)) whole.jpg >cut.jpg
     loop_format 640 360 MJPG
-    # v4l2loopback keeps the device writable only while one writer holds it
     exec 5>$LOOP
     put whole.jpg
     start --device $LOOP --camera-timeout 20
