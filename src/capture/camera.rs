@@ -130,6 +130,10 @@ impl Camera {
         let wish = options.size.unwrap_or(DEFAULT_SIZE);
         let fps = options.fps.unwrap_or(DEFAULT_FPS);
         let modes = modes(&device, wish).map_err(fail)?;
+        if modes.is_empty() {
+            // `v4l` takes a refusal to list formats for an empty list; this call keeps the reason
+            device.format().map_err(fail)?;
+        }
         let usable = offered(&modes, options.format);
         let chosen = choose(&usable, wish, fps).ok_or_else(|| CaptureError::Camera {
             device: name.clone(),
@@ -589,6 +593,17 @@ mod tests {
             reason.contains("does not send NV12, only MJPG, YUYV"),
             "{reason}"
         );
+    }
+
+    #[test]
+    fn what_is_no_camera_is_told_from_a_camera_without_a_format() {
+        for path in ["/dev/null", "/dev", "Cargo.toml"] {
+            let error = Camera::open(Path::new(path), &crate::capture::test_options())
+                .err()
+                .unwrap()
+                .to_string();
+            assert!(error.contains("not a camera"), "{error}");
+        }
     }
 
     #[test]

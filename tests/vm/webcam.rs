@@ -19,8 +19,8 @@ use vovcam::avi::AviReader;
 const CONTROL: &str = "/dev/gadget/dummy_udc";
 const BULK_IN: &str = "/dev/gadget/ep1in-bulk";
 const ENDPOINT: u8 = 0x81;
-/// The control request was taken back.
-const EIDRM: i32 = 43;
+/// The control request was taken back, or another one of the other direction came meanwhile.
+const TAKEN_BACK: [i32; 2] = [43, 51]; // EIDRM, EL2HLT
 /// Bytes of a payload, header included; one transfer of the host's driver.
 const PAYLOAD: usize = 16 * 1024;
 const STRINGS: [&str; 3] = ["vovcam", "Test Webcam", "0001"];
@@ -67,7 +67,10 @@ fn main() -> Result<(), Box<dyn Error>> {
                 }
                 match camera.reply(&mut control, setup) {
                     // the host gave up waiting and asks again
-                    Err(error) if error.raw_os_error() == Some(EIDRM) => {}
+                    Err(error)
+                        if error
+                            .raw_os_error()
+                            .is_some_and(|e| TAKEN_BACK.contains(&e)) => {}
                     replied => replied?,
                 }
             }
