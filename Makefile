@@ -4,7 +4,7 @@ CARGO ?= cargo
 DEMO := target/demo
 PEERS_PYTHON ?= target/peers/venv/bin/python
 
-.PHONY: help demo test lint doc bench peers install clean
+.PHONY: help demo test lint doc bench peers deb vm soak aarch64 install clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -38,14 +38,35 @@ peers: setup-build ## time other runtimes on the same network in turn with this 
 	    target/peers/venv/bin/pip install -q -r benches/peers/requirements.txt; }
 	$(PEERS_PYTHON) benches/peers/peers.py
 
+PROFILE ?= release
+deb: setup-build setup-deb ## a Debian package: target/debian/vovcam_*.deb
+	$(CARGO) build --profile $(PROFILE) --bin vovcam --example packaging
+	gzip -9n "$$($(CARGO) run --quiet --profile $(PROFILE) --example packaging)"/man/*.1
+	$(CARGO) deb --quiet --no-build --profile $(PROFILE)
+	@ls -l $${CARGO_TARGET_DIR:-target}/debian/vovcam_*.deb
+
+vm: setup-build setup-deb setup-vm ## camera and service cases in a virtual machine: docs/vm.md
+	tests/vm/run
+
+soak: setup-build ## 50,000 frames at full speed, with memory and file descriptors watched
+	$(CARGO) build --release
+	tests/soak
+
+aarch64: setup-build ## build for 64-bit Arm and run the kernels' tests under qemu
+	.ci/aarch64
+
 install: setup-build ## install the program for this user
 	$(CARGO) install --path . --locked
 
 clean: ## remove everything that was built
 	$(CARGO) clean
 
-.PHONY: setup-build setup-test
+.PHONY: setup-build setup-test setup-vm setup-deb
 setup-build:
 	@.ci/setup build
 setup-test:
 	@.ci/setup test
+setup-vm:
+	@.ci/setup vm
+setup-deb:
+	@.ci/setup deb

@@ -238,7 +238,7 @@ pub struct CaptureOptions {
     pub size: Option<Size>,
     /// Wished frames per second.
     pub fps: Option<f64>,
-    /// Format of raw frames.
+    /// Format of raw frames; the only one that a camera is asked for.
     pub format: Option<PixelFormat>,
     /// No frame for this long means that the camera is lost.
     pub timeout: Duration,

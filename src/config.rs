@@ -34,7 +34,8 @@ pub struct Settings {
     /// Wished frames per second
     #[arg(long, value_name = "N")]
     pub fps: Option<f64>,
-    /// Pixel format of raw frames on standard input: rgb8, gray8, yuyv, uyvy, nv12, i420, mjpeg
+    /// Pixel format of raw frames on standard input, or the only one to ask a camera for
+    /// [default: the cheapest to decode]: rgb8, gray8, yuyv, uyvy, nv12, i420, mjpeg
     #[arg(long, value_name = "FORMAT", value_parser = parse_format)]
     #[serde(default, deserialize_with = "format_from_text")]
     pub format: Option<PixelFormat>,

@@ -36,6 +36,9 @@ pub enum DecodeError {
         /// Bytes that came.
         got: usize,
     },
+    /// The driver's word for it.
+    #[error("the driver marked it as damaged")]
+    Flagged,
     /// A damaged JPEG.
     #[error("damaged JPEG: {0}")]
     Jpeg(String),

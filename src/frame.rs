@@ -84,7 +84,8 @@ impl std::fmt::Display for PixelFormat {
 pub struct Frame {
     /// Counts up from 0 at the source; a gap is a frame that the driver dropped.
     pub id: u64,
-    /// When the last byte of the frame had arrived, on the program's monotonic clock.
+    /// When the frame was taken, by the camera driver's time stamp where there is one, else when
+    /// its last byte had arrived; on the program's monotonic clock.
     pub captured: MonoTime,
     /// The same moment on the wall clock.
     pub wall: Timestamp,

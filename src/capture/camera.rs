@@ -5,14 +5,17 @@
 //! by-id paths to be had. docs/decisions/camera.md has the comparison.
 
 use super::{CaptureError, CaptureOptions, Framer, Next, Source};
+use crate::clock::{Clock, MonoTime};
 use crate::decode::{DecodeError, frame_len, to_rgb};
-use crate::frame::{PixelFormat, Size};
+use crate::frame::{Frame, PixelFormat, Size};
 use crossbeam_channel::{Receiver, TryRecvError};
+use nix::time::{ClockId, clock_gettime};
 use nokhwa::utils::ApiBackend;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-use v4l::buffer::{Flags, Type};
+use v4l::buffer::{Flags, Metadata, Type};
 use v4l::frameinterval::FrameIntervalEnum;
 use v4l::framesize::FrameSizeEnum;
 use v4l::io::mmap::Stream;
@@ -21,8 +24,10 @@ use v4l::video::Capture;
 use v4l::video::capture::Parameters;
 use v4l::{Device, Format, FourCC};
 
-/// Buffers that the driver fills in turn.
-const DRIVER_BUFFERS: u32 = 4;
+/// Buffers of the stream: four with the driver, one being read.
+const DRIVER_BUFFERS: u32 = 5;
+/// A time stamp older than this is not of this clock.
+const OLDEST: Duration = Duration::from_secs(10);
 /// How long a wait for a frame may go without a look at the stop signal, in ms.
 const POLL_MS: i32 = 100;
 /// What a camera is asked for without a wish.
@@ -102,8 +107,10 @@ pub struct Camera {
     /// Bytes per row as the driver lays them out.
     stride: usize,
     framer: Framer,
-    /// The driver's number of the first frame.
-    first_sequence: Option<u32>,
+    numbers: Numbers,
+    clock: Arc<dyn Clock>,
+    /// When the last frame that could be shown came, or the stream began.
+    last_good: MonoTime,
     rows: Vec<u8>,
 }
 
@@ -123,18 +130,21 @@ impl Camera {
         let wish = options.size.unwrap_or(DEFAULT_SIZE);
         let fps = options.fps.unwrap_or(DEFAULT_FPS);
         let modes = modes(&device, wish).map_err(fail)?;
-        let chosen = choose(&modes, wish, fps).ok_or_else(|| CaptureError::Camera {
+        if modes.is_empty() {
+            // `v4l` takes a refusal to list formats for an empty list; this call keeps the reason
+            device.format().map_err(fail)?;
+        }
+        let usable = offered(&modes, options.format);
+        let chosen = choose(&usable, wish, fps).ok_or_else(|| CaptureError::Camera {
             device: name.clone(),
-            reason: "offers no format that can be decoded (RGB3, NV12, YUYV, UYVY, GREY, MJPG): \
-                     it may be another node of the same camera, try the next number"
-                .to_owned(),
+            reason: nothing_usable(&modes, options.format),
         })?;
         let (mode, stride) = apply(&device, chosen, fps).map_err(fail)?;
         tracing::info!("camera '{name}': {mode} chosen of {}", summary(&modes));
         let mut stream =
             Stream::with_buffers(&device, Type::VideoCapture, DRIVER_BUFFERS).map_err(fail)?;
         stream.set_timeout(options.timeout);
-        Ok(Camera {
+        let mut camera = Camera {
             name,
             stream: Some(stream),
             timeout: options.timeout,
@@ -142,9 +152,35 @@ impl Camera {
             mode,
             stride,
             framer: Framer::new(options),
-            first_sequence: None,
+            numbers: Numbers::default(),
+            clock: Arc::clone(&options.clock),
+            last_good: options.clock.now(),
             rows: Vec::new(),
-        })
+        };
+        // from here on the camera's own destructor ends the stream
+        camera.stream.as_mut().map_or(Ok(()), start).map_err(fail)?;
+        Ok(camera)
+    }
+
+    /// The error for a frame that cannot be shown; a camera that has sent nothing else for the
+    /// whole time-out is as lost as one that sends nothing.
+    fn damaged(&self, source: DecodeError) -> CaptureError {
+        let since = self.clock.now().since(self.last_good);
+        if since < self.timeout {
+            return CaptureError::Damaged {
+                frame: self.framer.next_id.saturating_sub(1),
+                name: self.name.clone(),
+                source,
+            };
+        }
+        CaptureError::Camera {
+            device: self.name.clone(),
+            reason: format!(
+                "sent only damaged frames for {:.0} s (--camera-timeout), the last: {source}; check \
+                 cable and power, or try another --format",
+                since.as_secs_f64()
+            ),
+        }
     }
 }
 
@@ -161,34 +197,30 @@ impl Source for Camera {
             return Ok(Next::End);
         }
         let (bytes, meta) = stream.next().map_err(fail)?;
-        let first = *self.first_sequence.get_or_insert(meta.sequence);
-        self.framer.next_id = u64::from(meta.sequence.wrapping_sub(first));
-        let number = self.framer.next_id;
+        let age = age(meta, monotonic_now());
+        self.framer.next_id = self.numbers.id(meta.sequence);
         let bytes = &bytes[..(meta.bytesused as usize).min(bytes.len())];
         let (format, size, stride) = (self.mode.format, self.mode.size, self.stride);
-        let damaged = |source| CaptureError::Damaged {
-            frame: number,
-            name: self.name.clone(),
-            source,
-        };
         if meta.flags.contains(Flags::ERROR) {
             self.framer.next_id += 1;
-            return Err(damaged(DecodeError::Jpeg(
-                "the driver marked the frame as damaged".to_owned(),
-            )));
+            return Err(self.damaged(DecodeError::Flagged));
         }
         let rows = &mut self.rows;
-        self.framer
-            .frame(format, |pool| {
-                to_rgb(
-                    format,
-                    size,
-                    unpadded(bytes, format, size, stride, rows),
-                    pool,
-                )
-            })
-            .map(Next::Frame)
-            .map_err(damaged)
+        let frame = self.framer.frame(format, |pool| {
+            to_rgb(
+                format,
+                size,
+                unpadded(bytes, format, size, stride, rows),
+                pool,
+            )
+        });
+        match frame {
+            Ok(frame) => {
+                self.last_good = self.clock.now();
+                Ok(Next::Frame(stamped(frame, age)))
+            }
+            Err(source) => Err(self.damaged(source)),
+        }
     }
 
     fn is_live(&self) -> bool {
@@ -219,9 +251,72 @@ impl Drop for Camera {
     }
 }
 
+/// Starts the stream with the first buffer held back: `v4l` queues it itself with the first wait
+/// for a frame, and would queue all of them, and wait without a look at the stop signal, were the
+/// stream not running by then.
+fn start(stream: &mut Stream<'_>) -> io::Result<()> {
+    for index in 1..DRIVER_BUFFERS as usize {
+        match CaptureStream::queue(stream, index) {
+            Err(error) if index > 1 && error.raw_os_error() == Some(libc::EINVAL) => break, // fewer were granted
+            queued => queued?,
+        }
+    }
+    stream.start()
+}
+
+/// Frame numbers from the driver's sequence numbers, from 0 on; a gap is a frame that it dropped.
+#[derive(Default)]
+struct Numbers {
+    /// The driver's last number, and ours.
+    last: Option<(u32, u64)>,
+}
+
+impl Numbers {
+    fn id(&mut self, sequence: u32) -> u64 {
+        let id = self.last.map_or(0, |(before, id)| {
+            match sequence.wrapping_sub(before) {
+                // it stands still or goes back: a driver that does not count says nothing of drops
+                0 | 0x8000_0000.. => id + 1,
+                step => id + u64::from(step),
+            }
+        });
+        self.last = Some((sequence, id));
+        id
+    }
+}
+
+/// The clock of the driver's time stamps.
+fn monotonic_now() -> Option<Duration> {
+    clock_gettime(ClockId::CLOCK_MONOTONIC)
+        .ok()
+        .map(Duration::from)
+}
+
+/// How long ago the driver stamped the frame; `None` when its stamp is of another clock or makes
+/// no sense.
+fn age(meta: &Metadata, now: Option<Duration>) -> Option<Duration> {
+    let kind = meta.flags & Flags::TIMESTAMP_MASK;
+    let micros = u64::try_from(meta.timestamp.sec)
+        .ok()?
+        .checked_mul(1_000_000)?
+        .checked_add(u64::try_from(meta.timestamp.usec).ok()?)?;
+    let age = now?.checked_sub(Duration::from_micros(micros))?;
+    (kind == Flags::TIMESTAMP_MONOTONIC && age <= OLDEST).then_some(age)
+}
+
+/// A frame that was stamped on arrival, with the driver's time stamp instead where there is one.
+fn stamped(mut frame: Frame, age: Option<Duration>) -> Frame {
+    let age = age.unwrap_or_default();
+    frame.captured.ns = frame
+        .captured
+        .ns
+        .saturating_sub(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
+    frame.wall = frame.wall.checked_sub(age).unwrap_or(frame.wall);
+    frame
+}
+
 /// Waits for a filled buffer in short steps, so that a stop is noticed while a camera stalls;
-/// `false` at a stop. A stream that has not started yet is ready at once: its first frame is
-/// waited for by the stream's own time-out.
+/// `false` at a stop.
 fn wait_for_frame(stream: &Stream<'_>, timeout: Duration, stop: &Receiver<()>) -> io::Result<bool> {
     let began = Instant::now();
     loop {
@@ -313,6 +408,25 @@ fn fastest(device: &Device, fourcc: FourCC, size: Size) -> f64 {
     if fastest > 0.0 { fastest } else { DEFAULT_FPS }
 }
 
+/// The modes of one format, or all.
+fn offered(modes: &[Mode], format: Option<PixelFormat>) -> Vec<Mode> {
+    let wanted = |mode: &&Mode| format.is_none_or(|format| mode.format == format);
+    modes.iter().filter(wanted).cloned().collect()
+}
+
+/// Why no mode is left.
+fn nothing_usable(modes: &[Mode], format: Option<PixelFormat>) -> String {
+    match format {
+        Some(format) if !modes.is_empty() => format!(
+            "does not send {format}, only {}: leave --format away or name one of these",
+            summary(modes)
+        ),
+        _ => "offers no format that can be decoded (RGB3, NV12, YUYV, UYVY, GREY, MJPG): \
+              it may be another node of the same camera, try the next number"
+            .to_owned(),
+    }
+}
+
 /// The mode nearest to the wish: size first, then rate, then the cheapest to decode.
 fn choose(modes: &[Mode], wish: Size, fps: f64) -> Option<&Mode> {
     let cost = |mode: &Mode| {
@@ -386,7 +500,7 @@ fn explain(error: &io::Error) -> String {
         Some(libc::EACCES | libc::EPERM) => {
             "permission denied: add the user to the group 'video' and log in again"
         }
-        Some(libc::ENOTTY | libc::EINVAL) => {
+        Some(libc::ENOTTY | libc::EINVAL | libc::EISDIR) => {
             "not a camera, or it refuses the format: try another node"
         }
         Some(libc::EIO) => "input/output error: check cable and power of the camera",
@@ -431,6 +545,66 @@ mod tests {
         let padded = [1, 2, 3, 4, 5, 6, 0, 0, 7, 8, 9, 10, 11, 12, 0, 0];
         let tight = unpadded(&padded, PixelFormat::Rgb8, size, 8, &mut rows);
         assert_eq!(tight, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
+    }
+
+    #[test]
+    fn frame_numbers_follow_the_driver_across_a_wrap_and_rise_even_where_it_does_not_count() {
+        let mut numbers = Numbers::default();
+        let ids = [u32::MAX - 1, u32::MAX, 0, 3, 3, 1, 2].map(|sequence| numbers.id(sequence));
+        assert_eq!(ids, [0, 1, 2, 5, 6, 7, 8]);
+    }
+
+    #[test]
+    fn a_time_stamp_counts_only_when_it_is_of_the_monotonic_clock_and_recent() {
+        let now = Some(Duration::from_secs(100));
+        let stamped = |flags, sec, usec| Metadata {
+            flags,
+            timestamp: v4l::Timestamp { sec, usec },
+            ..Metadata::default()
+        };
+        let monotonic = Flags::TIMESTAMP_MONOTONIC | Flags::DONE;
+        let ms = |meta: Metadata| age(&meta, now).map(|age| age.as_millis());
+        assert_eq!(ms(stamped(monotonic, 99, 750_000)), Some(250));
+        assert_eq!(ms(stamped(Flags::TIMESTAMP_COPY, 99, 750_000)), None);
+        assert_eq!(ms(stamped(monotonic, 101, 0)), None, "in the future");
+        assert_eq!(ms(stamped(monotonic, 1, 0)), None, "long ago");
+        assert_eq!(ms(stamped(monotonic, -1, -1)), None);
+        assert_eq!(ms(stamped(monotonic, i64::MAX, i64::MAX)), None);
+    }
+
+    #[test]
+    fn a_frame_is_dated_back_to_the_drivers_time_stamp() {
+        let mut frame = Frame::from_rgb(0, Size::new(1, 1), vec![0; 3]);
+        frame.captured = MonoTime { ns: 1_000_000_000 };
+        let frame = super::stamped(frame, Some(Duration::from_millis(300)));
+        assert_eq!(frame.captured.ns, 700_000_000);
+        assert_eq!(frame.wall.as_millisecond(), -300);
+    }
+
+    #[test]
+    fn a_format_that_was_asked_for_is_the_only_one_considered() {
+        let modes = [mode(b"MJPG", 640, 480, 30.0), mode(b"YUYV", 640, 480, 30.0)];
+        assert_eq!(offered(&modes, None).len(), 2);
+        assert_eq!(
+            offered(&modes, Some(PixelFormat::Mjpeg)),
+            vec![modes[0].clone()]
+        );
+        let reason = nothing_usable(&modes, Some(PixelFormat::Nv12));
+        assert!(
+            reason.contains("does not send NV12, only MJPG, YUYV"),
+            "{reason}"
+        );
+    }
+
+    #[test]
+    fn what_is_no_camera_is_told_from_a_camera_without_a_format() {
+        for path in ["/dev/null", "/dev", "Cargo.toml"] {
+            let error = Camera::open(Path::new(path), &crate::capture::test_options())
+                .err()
+                .unwrap()
+                .to_string();
+            assert!(error.contains("not a camera"), "{error}");
+        }
     }
 
     #[test]
