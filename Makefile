@@ -3,7 +3,7 @@
 CARGO ?= cargo
 DEMO := target/demo
 
-.PHONY: help demo test lint doc bench install clean
+.PHONY: help demo test lint doc bench cuda-check gpu-bundle install clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -29,6 +29,12 @@ doc: setup-build ## the library's documentation in target/doc
 
 bench: setup-build ## time the engines on this machine
 	$(CARGO) bench --bench engine
+
+cuda-check: setup-build ## what can be known of the CUDA engine without a GPU
+	.ci/cuda-check
+
+gpu-bundle: setup-build ## parity test and benchmark to carry to a GPU machine: target/gpu-bundle.tar.gz
+	benches/gpu/bundle.sh
 
 install: setup-build ## install the program for this user
 	$(CARGO) install --path . --locked

@@ -5,6 +5,8 @@
 //! against.
 
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod reference;
 
 use crate::graph::Graph;
@@ -49,6 +51,14 @@ pub enum EngineError {
         height: usize,
         /// The network's largest stride.
         multiple: usize,
+    },
+    /// The GPU or its libraries failed.
+    #[error("the GPU failed while {doing}")]
+    Gpu {
+        /// What was being done.
+        doing: String,
+        /// What the driver or cuDNN said.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// candle failed.
     #[error("candle failed in layer '{layer}'")]
@@ -128,18 +138,45 @@ pub fn load(
     threads: usize,
 ) -> Result<Box<dyn Engine>, EngineError> {
     match choice {
-        EngineChoice::Auto | EngineChoice::Cpu => {
-            Ok(Box::new(cpu::CpuEngine::new(model, threads)?))
-        }
+        EngineChoice::Auto => match load_cuda(model) {
+            Ok(engine) => Ok(engine),
+            Err(EngineError::Unavailable { reason, .. }) => {
+                tracing::info!("no GPU engine, using the CPU: {reason}");
+                load_cpu(model, threads)
+            }
+            Err(error) => {
+                let source = std::error::Error::source(&error).map(ToString::to_string);
+                let source = source.unwrap_or_default();
+                tracing::warn!("the GPU engine does not start, using the CPU: {error}: {source}");
+                load_cpu(model, threads)
+            }
+        },
+        EngineChoice::Cpu => load_cpu(model, threads),
         EngineChoice::Reference => Ok(Box::new(reference::ReferenceEngine::new(
             model,
             &candle_core::Device::Cpu,
         )?)),
-        EngineChoice::Cuda => Err(EngineError::Unavailable {
-            engine: "cuda",
-            reason: "this build has no CUDA engine; use --engine cpu".to_owned(),
-        }),
+        EngineChoice::Cuda => load_cuda(model),
     }
+}
+
+fn load_cpu(model: &Model, threads: usize) -> Result<Box<dyn Engine>, EngineError> {
+    Ok(Box::new(cpu::CpuEngine::new(model, threads)?))
+}
+
+#[cfg(feature = "cuda")]
+fn load_cuda(model: &Model) -> Result<Box<dyn Engine>, EngineError> {
+    let options = cuda::CudaOptions::default();
+    Ok(Box::new(cuda::CudaEngine::new(model, &options)?))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn load_cuda(_: &Model) -> Result<Box<dyn Engine>, EngineError> {
+    Err(EngineError::Unavailable {
+        engine: "cuda",
+        reason: "this build has no CUDA engine; build with '--features cuda', or use --engine cpu"
+            .to_owned(),
+    })
 }
 
 /// Refuses input sizes that do not divide evenly down to the coarsest stride.

@@ -14,7 +14,7 @@
 
 mod aligned;
 mod direct;
-mod layout;
+pub(in crate::engine) mod layout;
 mod memory;
 mod pack;
 mod plan;
