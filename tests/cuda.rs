@@ -1,6 +1,7 @@
 //! The CUDA engine against candle on the CPU: every layer, whole frames, sizes in turn.
 //! Without a GPU it says so and only holds the program to falling back to the CPU.
 //!
+//! `--small` takes small pictures: for the software GPU of `tests/cuda/software_gpu.cpp`.
 //! `--packed` keeps cuDNN from reading and writing slices of concatenations in place.
 //! `VOVCAM_REQUIRE_GPU=1` makes a missing GPU an error: for machines that must have one.
 
@@ -71,13 +72,26 @@ fn main() -> ExitCode {
         ..Network::vovnet27_slim()
     };
     let wide = Model::random(wide, 5, 2).unwrap();
+    let small = flag("--small");
     let mut passed = true;
     // the project's own bounds: largest difference over largest value
     for (precision, tolerance) in [(Precision::F32, 1e-3), (Precision::F16, 1e-2)] {
         for (name, model, size) in [
-            ("bundled model", &model, (1, 320, 320)),
-            ("bundled model", &model, (4, 96, 160)),
-            ("wide model", &wide, (2, 64, 96)),
+            (
+                "bundled model",
+                &model,
+                if small { (1, 64, 96) } else { (1, 320, 320) },
+            ),
+            (
+                "bundled model",
+                &model,
+                if small { (2, 32, 64) } else { (4, 96, 160) },
+            ),
+            (
+                "wide model",
+                &wide,
+                if small { (1, 32, 32) } else { (2, 64, 96) },
+            ),
         ] {
             let case = format!("{precision} {name}, {} x {}x{}", size.0, size.2, size.1);
             let input = pictures(size, 1);
@@ -131,9 +145,13 @@ fn options(precision: Precision) -> CudaOptions {
     CudaOptions {
         precision,
         cache: None,
-        slices: !std::env::args().any(|argument| argument == "--packed"),
+        slices: !flag("--packed"),
         ..CudaOptions::default()
     }
+}
+
+fn flag(name: &str) -> bool {
+    std::env::args().any(|argument| argument == name)
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

@@ -60,7 +60,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn engine(model: &Model, name: &str) -> Result<(&'static str, Box<dyn Engine>), Box<dyn Error>> {
+/// What the report calls an engine, and the engine.
+type Named = (&'static str, Box<dyn Engine>);
+
+fn engine(model: &Model, name: &str) -> Result<Named, Box<dyn Error>> {
     let (runtime, precision, slices) = match name {
         "f16" => ("vovcam f16", Precision::F16, true),
         "f32" => ("vovcam f32", Precision::F32, true),
@@ -77,14 +80,14 @@ fn engine(model: &Model, name: &str) -> Result<(&'static str, Box<dyn Engine>), 
 }
 
 #[cfg(feature = "candle-cuda")]
-fn candle(model: &Model) -> Result<(&'static str, Box<dyn Engine>), Box<dyn Error>> {
+fn candle(model: &Model) -> Result<Named, Box<dyn Error>> {
     let device = candle_core::Device::new_cuda(0)?;
     let engine = vovcam::engine::reference::ReferenceEngine::new(model, &device)?;
     Ok(("candle f32 (cuDNN)", Box::new(engine)))
 }
 
 #[cfg(not(feature = "candle-cuda"))]
-fn candle(_: &Model) -> Result<(&'static str, Box<dyn Engine>), Box<dyn Error>> {
+fn candle(_: &Model) -> Result<Named, Box<dyn Error>> {
     Err("this binary was built without the feature 'candle-cuda'".into())
 }
 

@@ -192,11 +192,11 @@ fn unavailable(reason: String) -> EngineError {
     }
 }
 
-/// The GPU is there but did not do what was asked.
+/// The GPU is there but did not do what was asked. Allocates only when it failed, because every
+/// frame passes here.
 pub(super) fn refused<E: Into<Fault>>(doing: impl Into<String>) -> impl FnOnce(E) -> EngineError {
-    let doing = doing.into();
     |source| EngineError::Gpu {
-        doing,
+        doing: doing.into(),
         source: source.into(),
     }
 }

@@ -314,6 +314,7 @@ fn chosen(
 ) -> Result<Vec<Conv>, EngineError> {
     let mut convs = Vec::with_capacity(shared.filters.len());
     let mut measured = 0;
+    let mut workspace: Option<(CudaSlice<u8>, u64)> = None;
     for step in &program.steps {
         let Work::Conv { conv, from, to } = step.work else {
             continue;
@@ -339,7 +340,14 @@ fn chosen(
             continue;
         }
         measured += 1;
-        let choice = tune::choose(gpu, shape, filter, (arena, program.arena_len))?;
+        let (_, workspace) = match &workspace {
+            Some(known) => known,
+            None => workspace.insert(
+                scratch(gpu, tune::MOST_WORKSPACE)
+                    .map_err(refused("allocating memory to time convolutions in"))?,
+            ),
+        };
+        let choice = tune::choose(gpu, shape, filter, (arena, program.arena_len), *workspace)?;
         choices.insert(key, choice);
         convs
             .push(describe(choice).map_err(refused(format!("preparing the convolution {shape}")))?);

@@ -18,14 +18,14 @@ use crate::engine::EngineError;
 use std::sync::Arc;
 
 /// Scratch memory beyond which an algorithm is not worth it on a small board.
-const MOST_WORKSPACE: usize = 256 << 20;
+pub(super) const MOST_WORKSPACE: usize = 256 << 20;
 /// Runs before the clock starts; cuDNN loads an algorithm's kernels in the first.
 const WARM_UP: usize = 3;
 /// Runs that are timed.
 const TIMED: usize = 10;
 
-/// The fastest right way of running a convolution in the arena at `arena`, whose
-/// `arena_len` values are overwritten.
+/// The fastest right way of running a convolution in the arena at `arena`, whose `arena_len`
+/// values are overwritten, with [`MOST_WORKSPACE`] bytes of scratch memory at `workspace`.
 ///
 /// # Errors
 /// When the GPU fails; an algorithm that cuDNN refuses is no failure.
@@ -34,10 +34,11 @@ pub(super) fn choose(
     shape: Shape,
     filter: &Arc<GpuFilter>,
     (arena, arena_len): (u64, usize),
+    workspace: u64,
 ) -> Result<Choice, EngineError> {
-    let tuner = Tuner::new(gpu, shape, filter, (arena, arena_len)).map_err(refused(format!(
-        "preparing to time the convolution {shape}"
-    )))?;
+    let tuner = Tuner::new(gpu, shape, filter, (arena, arena_len), workspace).map_err(refused(
+        format!("preparing to time the convolution {shape}"),
+    ))?;
     let mut best: Option<Choice> = None;
     for choice in candidates(&shape) {
         let timed = tuner.time(choice).map_err(refused(format!(
@@ -100,7 +101,7 @@ struct Tuner<'a> {
     output: u64,
     output_len: usize,
     #[expect(dead_code, reason = "owns what the addresses point to")]
-    owned: [cudarc::driver::CudaSlice<u8>; 5],
+    owned: [cudarc::driver::CudaSlice<u8>; 4],
 }
 
 impl<'a> Tuner<'a> {
@@ -109,13 +110,13 @@ impl<'a> Tuner<'a> {
         shape: Shape,
         filter: &'a Arc<GpuFilter>,
         (arena, arena_len): (u64, usize),
+        workspace: u64,
     ) -> Result<Tuner<'a>, Fault> {
         let bytes = shape.precision.bytes();
         let output_len = shape.to.span(shape.batch);
         let packed = |view: super::program::View| view.packed_at(0).span(shape.batch) * bytes;
         let (from, copy_in) = scratch(gpu, packed(shape.from))?;
         let (to, copy_out) = scratch(gpu, packed(shape.to))?;
-        let (work, workspace) = scratch(gpu, MOST_WORKSPACE)?;
         let (right, expected) = scratch(gpu, output_len * bytes)?;
         let (two, most) = scratch(gpu, 8)?;
         let tuner = Tuner {
@@ -133,7 +134,7 @@ impl<'a> Tuner<'a> {
             most,
             output: arena + (shape.to.offset * bytes) as u64,
             output_len,
-            owned: [from, to, work, right, two],
+            owned: [from, to, right, two],
         };
         let direct = Conv::new(shape, Arc::clone(filter), Choice::DIRECT)?;
         // SAFETY: views and scratch belong together, and everything is waited for
