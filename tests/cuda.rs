@@ -80,7 +80,7 @@ fn main() -> ExitCode {
             (
                 "bundled model",
                 &model,
-                if small { (1, 64, 96) } else { (1, 320, 320) },
+                if small { (1, 32, 96) } else { (1, 320, 320) },
             ),
             (
                 "bundled model",
