@@ -16,7 +16,9 @@ use candle_core::{Device, Tensor};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::HashMap;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 use vovcam::engine::cuda::{CudaEngine, CudaOptions, Precision};
 use vovcam::engine::reference::ReferenceEngine;
 use vovcam::engine::{self, Engine, EngineChoice, EngineError, RawOutput};
@@ -96,8 +98,12 @@ fn main() -> ExitCode {
             let case = format!("{precision} {name}, {} x {}x{}", size.0, size.2, size.1);
             let input = pictures(size, 1);
             for check in [layers_agree, frames_agree] {
+                let began = Instant::now();
                 match check(model, precision, &input, tolerance) {
-                    Ok(line) => println!("ok    {case}: {line}"),
+                    Ok(line) => {
+                        let seconds = began.elapsed().as_secs_f64();
+                        println!("ok    {case}: {line} ({seconds:.1} s)");
+                    }
                     Err(line) => {
                         println!("WRONG {case}: {line}");
                         passed = false;
@@ -142,9 +148,12 @@ fn falls_back(model: &Model, reason: &str) {
 }
 
 fn options(precision: Precision) -> CudaOptions {
+    // algorithms are measured once for each shape and not once for each check
+    static CACHE: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let cache = CACHE.get_or_init(|| tempfile::tempdir().unwrap());
     CudaOptions {
         precision,
-        cache: None,
+        cache: Some(cache.path().to_owned()),
         slices: !flag("--packed"),
         ..CudaOptions::default()
     }

@@ -3,6 +3,7 @@
 //   - a call without a context bound to the thread fails;
 //   - work is queued and runs only when it is waited for, so that what was not waited for is seen;
 //   - memory is checked against what was allocated, and fresh memory holds no numbers;
+//   - its driver is for CUDA 12.2 and refuses PTX of CUDA 13;
 //   - allocating or waiting while a frame is recorded fails, and spoils the recording.
 // Its cuDNN knows algorithm 1 fused and 0 plain; algorithm 6 ignores the distance between pixels,
 // 7 wants too much scratch memory, and the others are refused. It computes with kernels.cu.
@@ -25,7 +26,7 @@
 
 namespace {
 
-enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_CONTEXT = 201, ILLEGAL_ADDRESS = 700, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901 };
+enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_CONTEXT = 201, UNSUPPORTED_PTX_VERSION = 222, ILLEGAL_ADDRESS = 700, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901 };
 enum { CUDNN_OK = 0, CUDNN_BAD_PARAM = 2000, CUDNN_NOT_SUPPORTED = 3000, CUDNN_EXECUTION_FAILED = 5000 };
 
 using Work = std::function<int()>;
@@ -380,8 +381,9 @@ API cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void*) {
 }
 
 API cuModuleLoadData(void** to, const void* image) {
-    const bool text = std::strlen(static_cast<const char*>(image)) > 0;
-    return *to = reinterpret_cast<void*>(0x30), text && bound ? OK : INVALID_VALUE;
+    const std::string text(static_cast<const char*>(image));
+    if (text.find("\n.version 8.") == std::string::npos) return UNSUPPORTED_PTX_VERSION;
+    return *to = reinterpret_cast<void*>(0x30), bound ? OK : INVALID_CONTEXT;
 }
 API cuModuleUnload(void*) { return OK; }
 API cuModuleGetFunction(void** to, void*, const char* full) {

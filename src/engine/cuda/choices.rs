@@ -44,6 +44,14 @@ impl Choice {
         workspace: 0,
         ms: 0.0,
     };
+
+    pub(super) fn with_copies(self, (copy_in, copy_out): (bool, bool)) -> Choice {
+        Choice {
+            copy_in,
+            copy_out,
+            ..self
+        }
+    }
 }
 
 #[derive(Default, Serialize, Deserialize)]

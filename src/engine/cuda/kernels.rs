@@ -8,12 +8,23 @@ use super::Precision;
 use super::program::{Logits, View};
 use cudarc::driver::{
     CudaContext, CudaFunction, CudaStream, DeviceRepr, DriverError, LaunchConfig, PushKernelArg,
+    sys,
 };
 use cudarc::nvrtc::Ptx;
 use std::sync::Arc;
 
 /// `kernels.cu`, compiled by build.rs.
 static PTX: &str = include_str!(concat!(env!("OUT_DIR"), "/kernels.ptx"));
+
+/// The same for drivers that are older than the compiler, which writes its own version into the
+/// first directive; nothing in these kernels is younger than CUDA 12.
+fn for_older_drivers(ptx: &str) -> String {
+    let lower = |line: &str| match line.starts_with(".version ") {
+        true => ".version 8.0".to_owned(),
+        false => line.to_owned(),
+    };
+    ptx.lines().map(|line| lower(line) + "\n").collect()
+}
 
 /// Logit arrays of one call: class and boxes of four strides.
 pub(super) const MOST_ARRAYS: usize = 8;
@@ -128,7 +139,12 @@ impl Kernels {
         precision: Precision,
     ) -> Result<Kernels, DriverError> {
         use cudarc::driver::sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
-        let module = context.load_module(Ptx::from_src(PTX))?;
+        let module = match context.load_module(Ptx::from_src(PTX)) {
+            Err(error) if error.0 == sys::CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION => {
+                context.load_module(Ptx::from_src(for_older_drivers(PTX)))?
+            }
+            loaded => loaded?,
+        };
         let function = |name: &str| module.load_function(&format!("{name}_{precision}"));
         let processors = context.attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
         Ok(Kernels {
@@ -354,5 +370,17 @@ impl Kernels {
         launch.arg(&got).arg(&expected).arg(&most).arg(&n);
         // SAFETY: arguments as in `compare_*`; addresses are the caller's word
         unsafe { launch.launch(self.grid(n)) }.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::for_older_drivers;
+
+    #[test]
+    fn only_the_version_is_lowered() {
+        let ptx = "// comment\n.version 9.0\n.target sm_75\n// .version 9.0\n";
+        let lowered = "// comment\n.version 8.0\n.target sm_75\n// .version 9.0\n";
+        assert_eq!(for_older_drivers(ptx), lowered);
     }
 }

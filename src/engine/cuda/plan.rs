@@ -14,6 +14,7 @@ use super::tune;
 use crate::engine::{EngineError, RawOutput};
 use cudarc::driver::{CudaGraph, CudaSlice, PinnedHostSlice, result, sys};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// What the plans of all sizes have in common.
 pub(super) struct Shared {
@@ -313,6 +314,7 @@ fn chosen(
     choices: &mut Choices,
 ) -> Result<Vec<Conv>, EngineError> {
     let mut convs = Vec::with_capacity(shared.filters.len());
+    let began = Instant::now();
     let mut measured = 0;
     let mut workspace: Option<(CudaSlice<u8>, u64)> = None;
     for step in &program.steps {
@@ -354,10 +356,11 @@ fn chosen(
     }
     if measured > 0 {
         tracing::info!(
-            "chose cuDNN's algorithms for {measured} convolutions at {} x {}x{} pixels",
+            "chose cuDNN's algorithms for {measured} convolutions at {} x {}x{} pixels in {:.1} s",
             program.batch,
             program.width,
-            program.height
+            program.height,
+            began.elapsed().as_secs_f64()
         );
         choices.save();
     }

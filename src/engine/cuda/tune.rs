@@ -40,14 +40,18 @@ pub(super) fn choose(
         format!("preparing to time the convolution {shape}"),
     ))?;
     let mut best: Option<Choice> = None;
-    for choice in candidates(&shape) {
-        let timed = tuner.time(choice).map_err(refused(format!(
-            "timing {choice:?} of the convolution {shape}"
-        )))?;
-        let Some(choice) = timed else { continue };
-        if best.is_none_or(|best| choice.ms < best.ms) {
-            best = Some(choice);
-        }
+    let (first, others) = copies(&shape);
+    calls(shape.relu)
+        .try_for_each(|choice| tuner.keep_faster(choice.with_copies(first), &mut best))?;
+    // cuDNN takes its time to prepare an algorithm: with copies only what was best without
+    let likely: Vec<Choice> = match best {
+        Some(choice) => vec![choice],
+        None => calls(shape.relu).collect(),
+    };
+    for copied in others {
+        likely
+            .iter()
+            .try_for_each(|&choice| tuner.keep_faster(choice.with_copies(copied), &mut best))?;
     }
     if best.is_none() {
         tracing::warn!("cuDNN runs no algorithm for the convolution {shape}; a slow kernel does");
@@ -55,28 +59,30 @@ pub(super) fn choose(
     Ok(best.unwrap_or(Choice::DIRECT))
 }
 
-/// All ways that may work, those without copies first.
-fn candidates(shape: &Shape) -> impl Iterator<Item = Choice> + use<> {
-    let (in_slice, out_slice) = (!shape.from.is_packed(), !shape.to.is_packed());
-    let (relu, slices) = (shape.relu, shape.slices);
-    let copies = [(false, false), (false, true), (true, false), (true, true)]
+/// All of cuDNN's algorithms, fused and plain, in place.
+fn calls(relu: bool) -> impl Iterator<Item = Choice> {
+    [Call::Fused, Call::Plain]
         .into_iter()
-        .filter(move |&(copy_in, copy_out)| in_slice >= copy_in && out_slice >= copy_out)
-        .filter(move |&copies| slices || copies == (in_slice, out_slice));
-    copies.flat_map(move |(copy_in, copy_out)| {
-        let calls = [Call::Fused, Call::Plain].into_iter();
-        calls.flat_map(move |call| {
+        .flat_map(move |call| {
             (0..ALGORITHMS.len() as u32)
                 .filter(move |&n| relu || call == Call::Plain || n == PRECOMPUTED_GEMM)
                 .map(move |algorithm| Choice {
                     call,
                     algorithm,
-                    copy_in,
-                    copy_out,
                     ..Choice::DIRECT
                 })
         })
-    })
+}
+
+/// Which copies are tried: in, out.
+fn copies(shape: &Shape) -> ((bool, bool), Vec<(bool, bool)>) {
+    let needed = (!shape.from.is_packed(), !shape.to.is_packed());
+    if !shape.slices {
+        return (needed, Vec::new());
+    }
+    let mut others = vec![(false, true), (true, false), (true, true)];
+    others.retain(|&(copy_in, copy_out)| needed.0 >= copy_in && needed.1 >= copy_out);
+    ((false, false), others)
 }
 
 /// The error that an answer may have, as a share of the largest value. Winograd's transform in
@@ -151,6 +157,18 @@ impl<'a> Tuner<'a> {
         }
         gpu.wait()?;
         Ok(tuner)
+    }
+
+    /// Times a choice and keeps it when it is the fastest right one so far.
+    fn keep_faster(&self, choice: Choice, best: &mut Option<Choice>) -> Result<(), EngineError> {
+        let timed = self.time(choice).map_err(refused(format!(
+            "timing {choice:?} of the convolution {}",
+            self.shape
+        )))?;
+        if let Some(timed) = timed.filter(|timed| best.is_none_or(|best| timed.ms < best.ms)) {
+            *best = Some(timed);
+        }
+        Ok(())
     }
 
     /// The choice with its time; none when cuDNN refuses it or its answer is wrong.
@@ -240,11 +258,11 @@ mod tests {
     }
 
     #[test]
-    fn packed_arrays_are_never_copied() {
-        assert!(candidates(&shape((16, 16), true)).all(|c| !c.copy_in && !c.copy_out));
-        assert_eq!(candidates(&shape((16, 16), true)).count(), 16);
-        assert!(candidates(&shape((64, 16), true)).all(|c| !c.copy_out));
-        assert_eq!(candidates(&shape((64, 32), true)).count(), 64);
+    fn packed_arrays_are_never_copied_and_slices_in_every_way() {
+        let way = |from, to| copies(&shape((from, to), true));
+        assert_eq!(way(16, 16), ((false, false), vec![]));
+        assert_eq!(way(64, 16), ((false, false), vec![(true, false)]));
+        assert_eq!(way(64, 32).1, [(false, true), (true, false), (true, true)]);
     }
 
     #[test]
@@ -253,16 +271,16 @@ mod tests {
             slices: false,
             ..shape((64, 16), true)
         };
-        assert!(candidates(&shape).all(|c| c.copy_in && !c.copy_out));
-        assert_eq!(candidates(&shape).count(), 16);
+        assert_eq!(copies(&shape), ((true, false), vec![]));
     }
 
     #[test]
     fn without_an_activation_only_the_documented_algorithm_is_fused() {
-        let fused: Vec<u32> = candidates(&shape((16, 16), false))
-            .filter(|choice| choice.call == Call::Fused)
-            .map(|choice| choice.algorithm)
-            .collect();
-        assert_eq!(fused, [PRECOMPUTED_GEMM]);
+        let fused = calls(false).filter(|choice| choice.call == Call::Fused);
+        assert_eq!(
+            fused.map(|choice| choice.algorithm).collect::<Vec<_>>(),
+            [PRECOMPUTED_GEMM]
+        );
+        assert_eq!((calls(true).count(), calls(false).count()), (16, 9));
     }
 }
