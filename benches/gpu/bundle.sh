@@ -31,8 +31,7 @@ build cuda test cuda parity
 build cuda bench gpu gpu
 if [ "${CANDLE:-1}" = 1 ]; then
     .ci/cuda-stubs "$home/lib/stubs" 13
-    export CUDA_COMPUTE_CAP="${CUDA_COMPUTE_CAP:-90}" CUDARC_CUDA_VERSION=13000
-    export LIBRARY_PATH="$home/lib/stubs:$home/lib" RUSTFLAGS="-L native=$home/lib/stubs -L native=$home/lib"
+    export CUDA_COMPUTE_CAP="${CUDA_COMPUTE_CAP:-90}" LIBRARY_PATH="$home/lib/stubs:$home/lib"
     build candle-cuda bench gpu gpu-candle
 fi
 
