@@ -21,6 +21,9 @@ fn main() {
 
 fn compile() -> Result<(), String> {
     let nvcc = nvcc();
+    if nvcc.is_file() {
+        println!("cargo::rerun-if-changed={}", nvcc.display()); // another toolkit, other kernels
+    }
     // PTX for an older GPU runs on all newer ones; 7.5 is the oldest that CUDA 13 compiles for
     let capability = std::env::var("CUDA_COMPUTE_CAP").unwrap_or_else(|_| "75".to_owned());
     if capability.is_empty() || !capability.bytes().all(|b| b.is_ascii_digit()) {

@@ -382,7 +382,7 @@ API cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void*) {
 
 API cuModuleLoadData(void** to, const void* image) {
     const std::string text(static_cast<const char*>(image));
-    if (text.find("\n.version 8.") == std::string::npos) return UNSUPPORTED_PTX_VERSION;
+    if (text.find("\n.version 9.") != std::string::npos) return UNSUPPORTED_PTX_VERSION;
     return *to = reinterpret_cast<void*>(0x30), bound ? OK : INVALID_CONTEXT;
 }
 API cuModuleUnload(void*) { return OK; }
