@@ -4,7 +4,7 @@ CARGO ?= cargo
 DEMO := target/demo
 PEERS_PYTHON ?= target/peers/venv/bin/python
 
-.PHONY: help demo test lint doc bench peers deb vm soak aarch64 install clean
+.PHONY: help demo test lint doc bench peers deb vm soak aarch64 cuda-check gpu-bundle install clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -54,6 +54,12 @@ soak: setup-build ## 50,000 frames at full speed, with memory and file descripto
 
 aarch64: setup-build ## build for 64-bit Arm and run the kernels' tests under qemu
 	.ci/aarch64
+
+cuda-check: setup-build ## what can be known of the CUDA engine without a GPU
+	.ci/cuda-check
+
+gpu-bundle: setup-build ## parity test and benchmark to carry to a GPU machine: target/gpu-bundle.tar.gz
+	benches/gpu/bundle.sh
 
 install: setup-build ## install the program for this user
 	$(CARGO) install --path . --locked

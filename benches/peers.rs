@@ -33,8 +33,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             _ => EngineChoice::Cpu,
         },
         precision: match precision.as_str() {
-            "int8" => Precision::Int8,
-            _ => Precision::F32,
+            "int8" => Some(Precision::Int8),
+            _ => Some(Precision::F32),
         },
         threads: threads.parse()?,
         isa: None,

@@ -71,8 +71,8 @@ impl EngineAlone {
         let model = Model::bundled()?;
         let options = EngineOptions {
             precision: match precision {
-                "int8" => Precision::Int8,
-                _ => Precision::F32,
+                "int8" => Some(Precision::Int8),
+                _ => Some(Precision::F32),
             },
             threads,
             ..EngineOptions::default()

@@ -63,9 +63,9 @@ struct EngineArgs {
     /// What runs the network
     #[arg(long, value_enum, default_value_t)]
     engine: EngineChoice,
-    /// What the values between layers are
-    #[arg(long, value_enum, default_value_t)]
-    precision: Precision,
+    /// What the values between layers are [default: f16 on a GPU, f32 on a CPU]
+    #[arg(long, value_enum)]
+    precision: Option<Precision>,
     /// CPU threads for the network, 0 = one a core
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,

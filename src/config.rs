@@ -46,7 +46,7 @@ pub struct Settings {
     #[arg(long, value_enum)]
     pub engine: Option<EngineChoice>,
     /// What the values between layers are: int8 is about twice as fast where the processor
-    /// multiplies bytes, and a little less precise [default: f32]
+    /// multiplies bytes, and a little less precise [default: f16 on a GPU, f32 on a CPU]
     #[arg(long, value_enum)]
     pub precision: Option<Precision>,
     /// CPU instruction set [default: the best of this machine]
@@ -378,7 +378,7 @@ impl Settings {
     pub fn engine_options(&self) -> EngineOptions {
         EngineOptions {
             engine: self.engine.unwrap_or_default(),
-            precision: self.precision.unwrap_or_default(),
+            precision: self.precision,
             threads: self.threads.unwrap_or(0),
             isa: self.isa,
         }

@@ -5,12 +5,15 @@
 //! against.
 
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod reference;
 
 use crate::graph::Graph;
 use crate::preprocess::ModelInput;
 use crate::weights::Model;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// Which engine to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -28,14 +31,25 @@ pub enum EngineChoice {
 }
 
 /// What the values between layers are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// 32-bit floats.
-    #[default]
     F32,
+    /// 16-bit floats, on a GPU.
+    F16,
     /// Bytes: about twice as fast on processors with byte products, for a little precision.
     Int8,
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Precision::F32 => "f32",
+            Precision::F16 => "f16",
+            Precision::Int8 => "int8",
+        })
+    }
 }
 
 /// Which engine to make, and how.
@@ -43,8 +57,8 @@ pub enum Precision {
 pub struct EngineOptions {
     /// Which engine.
     pub engine: EngineChoice,
-    /// What the values between layers are.
-    pub precision: Precision,
+    /// What the values between layers are; none for f16 on a GPU and f32 on a CPU.
+    pub precision: Option<Precision>,
     /// CPU threads, 0 = one a core.
     pub threads: usize,
     /// CPU instruction set; none for the best of this machine.
@@ -73,6 +87,14 @@ pub enum EngineError {
         height: usize,
         /// The network's largest stride.
         multiple: usize,
+    },
+    /// The GPU or its libraries failed.
+    #[error("the GPU failed while {doing}")]
+    Gpu {
+        /// What was being done.
+        doing: String,
+        /// What the driver or cuDNN said.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// candle failed.
     #[error("candle failed in layer '{layer}'")]
@@ -148,29 +170,70 @@ impl RawOutput {
 /// When the engine asked for cannot run here.
 pub fn load(model: &Model, options: &EngineOptions) -> Result<Box<dyn Engine>, EngineError> {
     match options.engine {
-        EngineChoice::Auto | EngineChoice::Cpu => {
-            let options = cpu::CpuOptions {
-                threads: options.threads,
-                isa: options.isa,
-                precision: options.precision,
-                ..cpu::CpuOptions::default()
-            };
-            Ok(Box::new(cpu::CpuEngine::with_options(model, options)?))
-        }
-        EngineChoice::Reference if options.precision == Precision::Int8 => {
-            Err(EngineError::Unavailable {
-                engine: "reference",
-                reason: "it has no int8; use --engine cpu or --precision f32".to_owned(),
-            })
-        }
-        EngineChoice::Reference => Ok(Box::new(reference::ReferenceEngine::new(
-            model,
-            &candle_core::Device::Cpu,
-        )?)),
-        EngineChoice::Cuda => Err(EngineError::Unavailable {
-            engine: "cuda",
-            reason: "this build has no CUDA engine; use --engine cpu".to_owned(),
-        }),
+        EngineChoice::Auto => match load_cuda(model, options) {
+            Ok(engine) => Ok(engine),
+            Err(EngineError::Unavailable { reason, .. }) => {
+                tracing::info!("no GPU engine, using the CPU: {reason}");
+                load_cpu(model, options)
+            }
+            Err(error) => {
+                let source = std::error::Error::source(&error).map(ToString::to_string);
+                let source = source.unwrap_or_default();
+                tracing::warn!("the GPU engine does not start, using the CPU: {error}: {source}");
+                load_cpu(model, options)
+            }
+        },
+        EngineChoice::Cpu => load_cpu(model, options),
+        EngineChoice::Reference => match options.precision {
+            None | Some(Precision::F32) => load_reference(model),
+            Some(precision) => Err(lacks("reference", precision)),
+        },
+        EngineChoice::Cuda => load_cuda(model, options),
+    }
+}
+
+fn load_reference(model: &Model) -> Result<Box<dyn Engine>, EngineError> {
+    let device = candle_core::Device::Cpu;
+    Ok(Box::new(reference::ReferenceEngine::new(model, &device)?))
+}
+
+fn load_cpu(model: &Model, options: &EngineOptions) -> Result<Box<dyn Engine>, EngineError> {
+    let precision = options.precision.unwrap_or(Precision::F32);
+    let options = cpu::CpuOptions {
+        threads: options.threads,
+        isa: options.isa,
+        precision,
+        ..cpu::CpuOptions::default()
+    };
+    Ok(Box::new(cpu::CpuEngine::with_options(model, options)?))
+}
+
+#[cfg(feature = "cuda")]
+fn load_cuda(model: &Model, options: &EngineOptions) -> Result<Box<dyn Engine>, EngineError> {
+    let options = cuda::CudaOptions {
+        precision: match options.precision {
+            None | Some(Precision::F16) => cuda::Precision::F16,
+            Some(Precision::F32) => cuda::Precision::F32,
+            Some(Precision::Int8) => return Err(lacks("cuda", Precision::Int8)),
+        },
+        ..cuda::CudaOptions::default()
+    };
+    Ok(Box::new(cuda::CudaEngine::new(model, &options)?))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn load_cuda(_: &Model, _: &EngineOptions) -> Result<Box<dyn Engine>, EngineError> {
+    Err(EngineError::Unavailable {
+        engine: "cuda",
+        reason: "this build has no CUDA engine; build with '--features cuda', or use --engine cpu"
+            .to_owned(),
+    })
+}
+
+fn lacks(engine: &'static str, precision: Precision) -> EngineError {
+    EngineError::Unavailable {
+        engine,
+        reason: format!("it has no {precision}; choose another --engine or --precision"),
     }
 }
 

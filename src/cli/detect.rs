@@ -47,7 +47,7 @@ pub(super) fn run(args: DetectArgs) -> Result<(), Failure> {
     let settings = Settings {
         model: args.model,
         engine: Some(args.engine.engine),
-        precision: Some(args.engine.precision),
+        precision: args.engine.precision,
         threads: Some(args.engine.threads),
         isa: args.engine.isa,
         input: args.input,

@@ -1,7 +1,7 @@
 //! `vovcam doctor`: what works here, what does not, and how to fix it.
 
 use super::{Failure, RUN_FAILED, load_model};
-use crate::board::Board;
+use crate::board::{Board, Cuda};
 use crate::engine::{self, EngineOptions};
 use crate::power;
 use std::io::{self, Write};
@@ -24,15 +24,16 @@ type Report<'a> = &'a mut dyn FnMut(String) -> io::Result<()>;
 
 fn report_all(args: &DoctorArgs, report: Report<'_>) -> io::Result<()> {
     report(format!("vovcam {}", env!("CARGO_PKG_VERSION")))?;
-    board(report)?;
+    board(Path::new("/"), report)?;
+    report(cuda(Path::new("/")))?;
     model(args.model.as_deref(), report)?;
     cameras(report)?;
     meter(report)?;
     display(report)
 }
 
-fn board(report: Report<'_>) -> io::Result<()> {
-    match Board::read(Path::new("/")) {
+fn board(root: &Path, report: Report<'_>) -> io::Result<()> {
+    match Board::read(root) {
         Some(board) => {
             let or_unknown = |value: Option<String>| value.unwrap_or_else(|| "unknown".to_owned());
             report(format!(
@@ -44,6 +45,37 @@ fn board(report: Report<'_>) -> io::Result<()> {
         }
         None => report("- board: not a board with a device tree (a PC?)".to_owned()),
     }
+}
+
+/// What of CUDA is installed; whether it works, the engine's line says.
+fn cuda(root: &Path) -> String {
+    let Cuda {
+        toolkit,
+        cudnn,
+        capability,
+    } = Cuda::read(root);
+    let known = |name: &str, value: Option<&str>| match value {
+        Some(value) => format!("{name} {value}"),
+        None => format!("no {name}"),
+    };
+    let mut parts = vec![
+        known("toolkit", toolkit.as_deref()),
+        known("cuDNN", cudnn.as_deref()),
+    ];
+    parts.extend(capability.map(|value| format!("compute capability {value}")));
+    if cfg!(not(feature = "cuda")) {
+        parts.push("this program was built without it".to_owned());
+    }
+    let old = capability.is_some_and(|value| ["5.3", "6.2", "7.2"].contains(&value));
+    let major = |version: &str| version.split('.').next()?.parse::<u32>().ok();
+    let advice = match (old, capability.is_some(), cudnn.as_deref().map(major)) {
+        (true, ..) => "; this chip ends with JetPack 5, the CUDA engine needs JetPack 6.1",
+        (_, true, None) => "; install it with 'apt install nvidia-cudnn'",
+        (_, true, Some(major)) if major < Some(9) => "; the CUDA engine needs JetPack 6.1",
+        _ => "",
+    };
+    let sign = if advice.is_empty() { '-' } else { '✗' };
+    format!("{sign} CUDA: {}{advice}", parts.join(", "))
 }
 
 fn model(path: Option<&Path>, report: Report<'_>) -> io::Result<()> {
@@ -133,5 +165,61 @@ fn display(report: Report<'_>) -> io::Result<()> {
             "- display: none; vovcam runs headless, --save and --jsonl work all the same"
                 .to_owned(),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(files: &[(&str, &str)]) -> String {
+        let root = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let line = cuda(root.path());
+        line.replace(", this program was built without it", "")
+    }
+
+    const ORIN: (&str, &str) = (
+        "sys/firmware/devicetree/base/compatible",
+        "nvidia,p3768\0nvidia,tegra234\0",
+    );
+
+    #[test]
+    fn what_is_installed_and_what_is_missing_are_named() {
+        let library = "usr/lib/aarch64-linux-gnu/libcudnn.so.9.3.0";
+        let toolkit = (
+            "usr/local/cuda/version.json",
+            r#"{"cuda":{"version":"12.6.68"}}"#,
+        );
+        assert_eq!(
+            line(&[ORIN, (library, ""), toolkit]),
+            "- CUDA: toolkit 12.6.68, cuDNN 9.3.0, compute capability 8.7"
+        );
+        assert_eq!(line(&[]), "- CUDA: no toolkit, no cuDNN");
+        assert_eq!(
+            line(&[ORIN]),
+            "✗ CUDA: no toolkit, no cuDNN, compute capability 8.7; \
+             install it with 'apt install nvidia-cudnn'"
+        );
+    }
+
+    #[test]
+    fn boards_and_releases_that_cannot_work_are_told() {
+        let old_cudnn = "usr/lib/aarch64-linux-gnu/libcudnn.so.8.6.0";
+        let jetpack_5 = line(&[ORIN, (old_cudnn, "")]);
+        assert!(jetpack_5.starts_with('✗') && jetpack_5.ends_with("needs JetPack 6.1"));
+        let nano = (
+            "sys/firmware/devicetree/base/compatible",
+            "nvidia,tegra210\0",
+        );
+        let nano = line(&[nano]);
+        assert!(
+            nano.contains("compute capability 5.3; this chip ends with JetPack 5"),
+            "{nano}"
+        );
     }
 }

@@ -16,7 +16,7 @@
 mod aligned;
 mod direct;
 mod dot;
-mod layout;
+pub(in crate::engine) mod layout;
 mod memory;
 mod pack;
 mod plan;
@@ -137,6 +137,7 @@ impl CpuEngine {
         let (arithmetic, description) = match options.precision {
             Precision::F32 => floats(model, isa, options.winograd),
             Precision::Int8 => bytes(model, isa)?,
+            Precision::F16 => return Err(super::lacks("cpu", Precision::F16)),
         };
         let mut engine = CpuEngine {
             network: Network {

@@ -7,45 +7,49 @@
 use super::simd::LANES;
 use crate::graph::{Graph, NodeId, Op};
 
+/// Channels in a block, for every engine that uses a [`Layout`].
+#[cfg(feature = "cuda")]
+pub(in crate::engine) const BLOCK: usize = LANES;
+
 /// A run of blocks in a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Home {
+pub(in crate::engine) struct Home {
     /// Index into [`Layout::buffers`].
-    pub(super) buffer: usize,
+    pub(in crate::engine) buffer: usize,
     /// First block.
-    pub(super) block: usize,
+    pub(in crate::engine) block: usize,
 }
 
 /// A buffer's size in blocks and its life in nodes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Buffer {
+pub(in crate::engine) struct Buffer {
     /// A node whose sides the buffer has.
-    pub(super) node: NodeId,
+    pub(in crate::engine) node: NodeId,
     /// Blocks of [`LANES`] channels.
-    pub(super) blocks: usize,
+    pub(in crate::engine) blocks: usize,
     /// First node that writes it.
-    pub(super) first: usize,
+    pub(in crate::engine) first: usize,
     /// Last node that reads it.
-    pub(super) last: usize,
+    pub(in crate::engine) last: usize,
     /// Whether a 3×3 convolution reads its border.
-    pub(super) border: bool,
+    pub(in crate::engine) border: bool,
 }
 
 /// Where every node's values go.
-pub(super) struct Layout {
+pub(in crate::engine) struct Layout {
     /// By node; none for logits, which go to the caller.
-    pub(super) homes: Vec<Option<Home>>,
+    pub(in crate::engine) homes: Vec<Option<Home>>,
     /// By node: the channel that each lane holds.
-    pub(super) lanes: Vec<Vec<Option<usize>>>,
+    pub(in crate::engine) lanes: Vec<Vec<Option<usize>>>,
     /// All buffers.
-    pub(super) buffers: Vec<Buffer>,
+    pub(in crate::engine) buffers: Vec<Buffer>,
     /// Nodes to copy into a concatenation, with their place there: (concatenation, node, home).
-    pub(super) copies: Vec<(NodeId, NodeId, Home)>,
+    pub(in crate::engine) copies: Vec<(NodeId, NodeId, Home)>,
 }
 
 impl Layout {
     /// Lays out a graph.
-    pub(super) fn new(graph: &Graph) -> Layout {
+    pub(in crate::engine) fn new(graph: &Graph) -> Layout {
         let lanes = lanes(graph);
         let mut layout = Layout {
             homes: vec![None; graph.nodes.len()],
@@ -67,6 +71,32 @@ impl Layout {
         }
         layout.live(graph);
         layout
+    }
+
+    /// Gives every buffer, `lens[buffer]` values long, a start in one arena; buffers that are
+    /// never alive together may share memory. Returns the starts and the arena's length.
+    pub(in crate::engine) fn place(&self, lens: &[usize]) -> (Vec<usize>, usize) {
+        let mut order: Vec<usize> = (0..self.buffers.len()).collect();
+        order.sort_by_key(|&i| self.buffers[i].first);
+        let mut placed: Vec<(usize, usize, usize)> = Vec::new(); // start, end, last reader
+        let mut starts = vec![0; self.buffers.len()];
+        let mut arena = 0;
+        for index in order {
+            let buffer = &self.buffers[index];
+            placed.retain(|&(_, _, last)| last >= buffer.first);
+            placed.sort_unstable();
+            let mut start = 0;
+            for &(from, to, _) in &placed {
+                if start + lens[index] <= from {
+                    break;
+                }
+                start = start.max(to);
+            }
+            placed.push((start, start + lens[index], buffer.last));
+            arena = arena.max(start + lens[index]);
+            starts[index] = start;
+        }
+        (starts, arena)
     }
 
     fn blocks(&self, id: NodeId) -> usize {

@@ -169,35 +169,38 @@ impl Plan {
     }
 }
 
-/// Gives every buffer a place in the arena; buffers that are never alive together may share
-/// one. Returns the buffers' views and the arena's length.
+/// Gives every buffer a place in the arena. Returns the buffers' views and the arena's length in
+/// bytes.
 fn place(layout: &Layout, shapes: &[Shape], batch: usize, element: usize) -> (Vec<View>, usize) {
-    let mut order: Vec<usize> = (0..layout.buffers.len()).collect();
-    order.sort_by_key(|&i| layout.buffers[i].first);
-    let mut placed: Vec<(usize, usize, usize)> = Vec::new(); // start, end, last reader
-    let mut views = vec![View::planes(0, 0, (0, 0), (0, 1)); layout.buffers.len()];
-    let mut arena = 0;
-    for index in order {
-        let buffer = &layout.buffers[index];
-        let Shape { height, width, .. } = shapes[buffer.node.0];
-        let picture = buffer.node.0 == 0;
-        let pixel = if picture { PICTURE_PIXEL } else { LANES };
-        let (rows, columns) = bordered(height, width);
-        let values = batch * buffer.blocks * rows * columns * pixel;
-        let len = (values * element).next_multiple_of(LINE);
-        placed.retain(|&(_, _, last)| last >= buffer.first);
-        placed.sort_unstable();
-        let mut start = 0;
-        for &(from, to, _) in &placed {
-            if start + len <= from {
-                break;
-            }
-            start = start.max(to);
-        }
-        placed.push((start, start + len, buffer.last));
-        arena = arena.max(start + len);
-        views[index] = View::planes(start, buffer.blocks, (height, width), (pixel, element));
-    }
+    let pixels: Vec<usize> = layout
+        .buffers
+        .iter()
+        .map(|buffer| match buffer.node.0 {
+            0 => PICTURE_PIXEL,
+            _ => LANES,
+        })
+        .collect();
+    let sides = |node: NodeId| (shapes[node.0].height, shapes[node.0].width);
+    let lens: Vec<usize> = layout
+        .buffers
+        .iter()
+        .zip(&pixels)
+        .map(|(buffer, pixel)| {
+            let (height, width) = sides(buffer.node);
+            let (rows, columns) = bordered(height, width);
+            (batch * buffer.blocks * rows * columns * pixel * element).next_multiple_of(LINE)
+        })
+        .collect();
+    let (starts, arena) = layout.place(&lens);
+    let views = layout
+        .buffers
+        .iter()
+        .zip(starts)
+        .zip(pixels)
+        .map(|((buffer, start), pixel)| {
+            View::planes(start, buffer.blocks, sides(buffer.node), (pixel, element))
+        })
+        .collect();
     (views, arena)
 }
 

@@ -1,0 +1,286 @@
+//! Measures which way of running a convolution is fastest on this GPU.
+//!
+//! cuDNN's own ranking times plain convolutions in packed arrays. What runs here has a fused
+//! epilogue and reads and writes slices of concatenations, which cuDNN may refuse or be slow at,
+//! so each way is tried as it would run: with its copies, and only if its answer is right. That
+//! is decided by comparing with the plain kernel of `kernels.cu`.
+#![allow(
+    unsafe_code,
+    reason = "enqueues candidates on memory that is made here or belongs to the plan"
+)]
+
+use super::Precision;
+use super::choices::{Call, Choice};
+use super::conv::{Conv, GpuFilter, Memory, Shape, scratch};
+use super::cudnn::{ALGORITHMS, PRECOMPUTED_GEMM};
+use super::gpu::{Fault, Gpu, refused};
+use crate::engine::EngineError;
+use std::sync::Arc;
+
+/// Scratch memory beyond which an algorithm is not worth it on a small board.
+pub(super) const MOST_WORKSPACE: usize = 256 << 20;
+/// Runs before the clock starts; cuDNN loads an algorithm's kernels in the first.
+const WARM_UP: usize = 3;
+/// Runs that are timed.
+const TIMED: usize = 10;
+
+/// The fastest right way of running a convolution in the arena at `arena`, whose `arena_len`
+/// values are overwritten, with [`MOST_WORKSPACE`] bytes of scratch memory at `workspace`.
+///
+/// # Errors
+/// When the GPU fails; an algorithm that cuDNN refuses is no failure.
+pub(super) fn choose(
+    gpu: &Gpu,
+    shape: Shape,
+    filter: &Arc<GpuFilter>,
+    (arena, arena_len): (u64, usize),
+    workspace: u64,
+) -> Result<Choice, EngineError> {
+    let tuner = Tuner::new(gpu, shape, filter, (arena, arena_len), workspace).map_err(refused(
+        format!("preparing to time the convolution {shape}"),
+    ))?;
+    let mut best: Option<Choice> = None;
+    let (first, others) = copies(&shape);
+    calls(shape.relu)
+        .try_for_each(|choice| tuner.keep_faster(choice.with_copies(first), &mut best))?;
+    // cuDNN takes its time to prepare an algorithm: with copies only what was best without
+    let likely: Vec<Choice> = match best {
+        Some(choice) => vec![choice],
+        None => calls(shape.relu).collect(),
+    };
+    for copied in others {
+        likely
+            .iter()
+            .try_for_each(|&choice| tuner.keep_faster(choice.with_copies(copied), &mut best))?;
+    }
+    if best.is_none() {
+        tracing::warn!("cuDNN runs no algorithm for the convolution {shape}; a slow kernel does");
+    }
+    Ok(best.unwrap_or(Choice::DIRECT))
+}
+
+/// All of cuDNN's algorithms, fused and plain, in place.
+fn calls(relu: bool) -> impl Iterator<Item = Choice> {
+    [Call::Fused, Call::Plain]
+        .into_iter()
+        .flat_map(move |call| {
+            (0..ALGORITHMS.len() as u32)
+                .filter(move |&n| relu || call == Call::Plain || n == PRECOMPUTED_GEMM)
+                .map(move |algorithm| Choice {
+                    call,
+                    algorithm,
+                    ..Choice::DIRECT
+                })
+        })
+}
+
+/// Which copies are tried: in, out.
+fn copies(shape: &Shape) -> ((bool, bool), Vec<(bool, bool)>) {
+    let needed = (!shape.from.is_packed(), !shape.to.is_packed());
+    if !shape.slices {
+        return (needed, Vec::new());
+    }
+    let mut others = vec![(false, true), (true, false), (true, true)];
+    others.retain(|&(copy_in, copy_out)| needed.0 >= copy_in && needed.1 >= copy_out);
+    ((false, false), others)
+}
+
+/// The error that an answer may have, as a share of the largest value. Winograd's transform in
+/// half precision is the worst of cuDNN's algorithms.
+fn tolerance(precision: Precision) -> f32 {
+    match precision {
+        Precision::F16 => 1e-2,
+        Precision::F32 => 1e-3,
+    }
+}
+
+struct Tuner<'a> {
+    gpu: &'a Gpu,
+    shape: Shape,
+    filter: &'a Arc<GpuFilter>,
+    arena_len: usize,
+    memory: Memory,
+    /// What the plain kernel wrote, and two `i32` for the comparison behind it.
+    expected: u64,
+    most: u64,
+    /// First byte of the output in the arena.
+    output: u64,
+    output_len: usize,
+    #[expect(dead_code, reason = "owns what the addresses point to")]
+    owned: [cudarc::driver::CudaSlice<u8>; 4],
+}
+
+impl<'a> Tuner<'a> {
+    fn new(
+        gpu: &'a Gpu,
+        shape: Shape,
+        filter: &'a Arc<GpuFilter>,
+        (arena, arena_len): (u64, usize),
+        workspace: u64,
+    ) -> Result<Tuner<'a>, Fault> {
+        let bytes = shape.precision.bytes();
+        let output_len = shape.to.span(shape.batch);
+        let packed = |view: super::program::View| view.packed_at(0).span(shape.batch) * bytes;
+        let (from, copy_in) = scratch(gpu, packed(shape.from))?;
+        let (to, copy_out) = scratch(gpu, packed(shape.to))?;
+        let (right, expected) = scratch(gpu, output_len * bytes)?;
+        let (two, most) = scratch(gpu, 8)?;
+        let tuner = Tuner {
+            gpu,
+            shape,
+            filter,
+            arena_len,
+            memory: Memory {
+                arena,
+                copy_in,
+                copy_out,
+                workspace,
+            },
+            expected,
+            most,
+            output: arena + (shape.to.offset * bytes) as u64,
+            output_len,
+            owned: [from, to, right, two],
+        };
+        let direct = Conv::new(shape, Arc::clone(filter), Choice::DIRECT)?;
+        // SAFETY: views and scratch belong together, and everything is waited for
+        unsafe {
+            gpu.kernels.fill(arena, arena_len)?;
+            direct.enqueue(gpu, &tuner.memory)?;
+            let stream = gpu.stream.cu_stream();
+            cudarc::driver::result::memcpy_dtod_async(
+                expected,
+                tuner.output,
+                output_len * bytes,
+                stream,
+            )?;
+        }
+        gpu.wait()?;
+        Ok(tuner)
+    }
+
+    /// Times a choice and keeps it when it is the fastest right one so far.
+    fn keep_faster(&self, choice: Choice, best: &mut Option<Choice>) -> Result<(), EngineError> {
+        let timed = self.time(choice).map_err(refused(format!(
+            "timing {choice:?} of the convolution {}",
+            self.shape
+        )))?;
+        if let Some(timed) = timed.filter(|timed| best.is_none_or(|best| timed.ms < best.ms)) {
+            *best = Some(timed);
+        }
+        Ok(())
+    }
+
+    /// The choice with its time; none when cuDNN refuses it or its answer is wrong.
+    fn time(&self, choice: Choice) -> Result<Option<Choice>, Fault> {
+        let gpu = self.gpu;
+        let described = Conv::new(self.shape, Arc::clone(self.filter), choice)
+            .and_then(|conv| conv.with_workspace(gpu));
+        let Ok(mut conv) = described else {
+            return Ok(None);
+        };
+        if conv.choice.workspace > MOST_WORKSPACE {
+            return Ok(None);
+        }
+        // SAFETY: views and scratch belong together, and everything is waited for
+        unsafe {
+            gpu.kernels.fill(self.memory.arena, self.arena_len)?;
+            let refused = conv.enqueue(gpu, &self.memory).is_err();
+            gpu.wait()?; // an error here is the GPU's and not a refusal
+            if refused {
+                return Ok(None);
+            }
+        }
+        let error = self.error()?;
+        if error.is_nan() || error > tolerance(self.shape.precision) {
+            tracing::debug!("convolution {}: {choice:?} is off by {error}", self.shape);
+            return Ok(None);
+        }
+        conv.choice.ms = self.milliseconds(&conv)?;
+        Ok(Some(conv.choice))
+    }
+
+    /// Largest difference to the plain kernel's answer, in and between the output's pixels, as a
+    /// share of the largest value.
+    fn error(&self) -> Result<f32, Fault> {
+        let gpu = self.gpu;
+        let mut bits = [0u8; 8];
+        let stream = gpu.stream.cu_stream();
+        // SAFETY: both arrays are as long, and `most` holds two integers
+        unsafe {
+            cudarc::driver::result::memset_d8_async(self.most, 0, bits.len(), stream)?;
+            let arrays = (self.output, self.expected);
+            gpu.kernels.compare(arrays, self.most, self.output_len)?;
+            gpu.download(self.most, &mut bits)?;
+        }
+        let [difference, largest] = [0, 4]
+            .map(|at| f32::from_le_bytes([bits[at], bits[at + 1], bits[at + 2], bits[at + 3]]));
+        Ok(difference / largest.max(f32::MIN_POSITIVE))
+    }
+
+    fn milliseconds(&self, conv: &Conv) -> Result<f32, Fault> {
+        let gpu = self.gpu;
+        let run = |times: usize| -> Result<(), Fault> {
+            // SAFETY: views and scratch belong together; the caller waits
+            (0..times).try_for_each(|_| unsafe { conv.enqueue(gpu, &self.memory) })
+        };
+        run(WARM_UP)?;
+        let start = gpu.mark()?;
+        run(TIMED)?;
+        let end = gpu.mark()?;
+        Ok(start.elapsed_ms(&end)? / TIMED as f32)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::cuda::program::View;
+
+    fn shape(pixels: (usize, usize), relu: bool) -> Shape {
+        let view = |pixel| View {
+            offset: 0,
+            pixel,
+            channels: 16,
+            height: 8,
+            width: 8,
+        };
+        Shape {
+            precision: Precision::F16,
+            slices: true,
+            batch: 1,
+            from: view(pixels.0),
+            to: view(pixels.1),
+            kernel: 3,
+            stride: 1,
+            relu,
+        }
+    }
+
+    #[test]
+    fn packed_arrays_are_never_copied_and_slices_in_every_way() {
+        let way = |from, to| copies(&shape((from, to), true));
+        assert_eq!(way(16, 16), ((false, false), vec![]));
+        assert_eq!(way(64, 16), ((false, false), vec![(true, false)]));
+        assert_eq!(way(64, 32).1, [(false, true), (true, false), (true, true)]);
+    }
+
+    #[test]
+    fn slices_are_always_copied_where_they_must_not_be_used() {
+        let shape = Shape {
+            slices: false,
+            ..shape((64, 16), true)
+        };
+        assert_eq!(copies(&shape), ((true, false), vec![]));
+    }
+
+    #[test]
+    fn without_an_activation_only_the_documented_algorithm_is_fused() {
+        let fused = calls(false).filter(|choice| choice.call == Call::Fused);
+        assert_eq!(
+            fused.map(|choice| choice.algorithm).collect::<Vec<_>>(),
+            [PRECOMPUTED_GEMM]
+        );
+        assert_eq!((calls(true).count(), calls(false).count()), (16, 9));
+    }
+}
