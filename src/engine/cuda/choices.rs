@@ -206,10 +206,7 @@ mod tests {
                 Some(OsString::from(pair.1))
             })
         };
-        assert_eq!(
-            folder(&[("HOME", "/u")]),
-            Some("/u/.cache/vovcam".into())
-        );
+        assert_eq!(folder(&[("HOME", "/u")]), Some("/u/.cache/vovcam".into()));
         let both = folder(&[("HOME", "/u"), ("XDG_CACHE_HOME", "/cache")]);
         assert_eq!(both, Some("/cache/vovcam".into()));
         let service = folder(&[("HOME", "/root"), ("CACHE_DIRECTORY", "/var/cache/vovcam")]);
