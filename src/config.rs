@@ -1,5 +1,6 @@
 //! Settings: `vovcam.toml`, strict and with the same names as the command line, and the merge
-//! of both over the defaults.
+//! of both over the defaults. Long because each setting stands in five places (option, key, merge,
+//! difference, check), which must be read side by side.
 
 pub mod reload;
 
