@@ -17,6 +17,7 @@ from pathlib import Path
 
 VARIANTS: dict[str, list[str]] = {
     "the recipe": [],
+    "the recipe, another seed": ["--seed", "1"],
     "no imitation of the teacher's features": ["--imitate", "0"],
     "no teacher at all": ["--no-teacher"],
     "learning rate 1e-3": ["--lr", "1e-3"],

@@ -7,7 +7,7 @@
 use super::memory::{Memory, View};
 use super::pack::Packed;
 use super::simd::LANES;
-use super::tile::{Group, Shape, Source, Tiles};
+use super::tile::{Group, Shape, Tiles};
 use std::sync::Arc;
 
 /// Bytes of input that a piece of work may read: it is read once for every group of output
@@ -52,13 +52,8 @@ impl Direct {
         form: Form,
         threads: usize,
     ) -> Option<Direct> {
-        let picture = source.pixel != LANES;
-        let kind = match (picture, form.stride) {
-            (false, stride) => Source::Planes { stride },
-            (true, 2) => Source::Picture,
-            (true, _) => return None,
-        };
-        let groups = Group::cover(tiles, kind, weights.out_blocks, width)?;
+        let step = form.stride * source.pixel;
+        let groups = Group::cover(tiles, step, weights.out_blocks, width)?;
         let row_bytes = weights.in_blocks * source.row * form.stride * source.element;
         let fit = (SLAB_BYTES / row_bytes).clamp(1, height);
         // several pieces a thread, so that one that loses its core delays the others little
@@ -73,6 +68,7 @@ impl Direct {
         Some(Direct {
             shape: Shape {
                 in_blocks: weights.in_blocks,
+                in_lanes: weights.in_lanes,
                 kernel: form.kernel,
                 in_block: source.block,
                 in_row: source.row,

@@ -78,19 +78,13 @@ pub(super) fn tiles(isa: Isa) -> (&'static str, &'static Tiles) {
     }
 }
 
-/// The kernel behind [`super::tile::Tile`]: `BLOCKS × PIXELS` sums, `FOURS` times four channels
-/// a block used, pixels `STEP` bytes apart.
+/// The kernel behind [`super::tile::Tile`]: `BLOCKS × PIXELS` sums, pixels `STEP`
+/// bytes apart.
 ///
 /// # Safety
 /// As for [`super::tile::Tile`], and the CPU must have the instruction set of `D`.
 #[inline(always)]
-unsafe fn multiply<
-    D: Dot,
-    const BLOCKS: usize,
-    const PIXELS: usize,
-    const FOURS: usize,
-    const STEP: usize,
->(
+unsafe fn multiply<D: Dot, const BLOCKS: usize, const PIXELS: usize, const STEP: usize>(
     shape: &Shape,
     input: *const u8,
     mut weights: *const u8,
@@ -107,7 +101,7 @@ unsafe fn multiply<
             for ky in 0..shape.kernel {
                 let mut tap = input.add(in_block * shape.in_block + ky * shape.in_row);
                 for _kx in 0..shape.kernel {
-                    for four in 0..FOURS {
+                    for four in 0..shape.in_lanes / FOUR {
                         let mut column = [D::weights(weights); BLOCKS];
                         for (block, column) in column.iter_mut().enumerate().skip(1) {
                             *column = D::weights(weights.add(block * shape.weight_block));
@@ -182,12 +176,10 @@ unsafe fn store_floats<S: Simd>(value: S, to: *mut f32, lanes: usize) {
 macro_rules! byte_tiles {
     ($name:ident, $dot:ty, $(#[$feature:meta])?, [$(($blocks:literal, $pixels:literal)),* $(,)?]) => {
         pub(in crate::engine::cpu) static $name: crate::engine::cpu::tile::Tiles = {
-            use crate::engine::cpu::{dot, tile::{Shape, Source, Tile, Tiles}};
+            use crate::engine::cpu::{dot, tile::{Shape, Tile, Tiles}};
 
             $(#[$feature])?
-            unsafe fn multiply<
-                const BLOCKS: usize, const PIXELS: usize, const FOURS: usize, const STEP: usize,
-            >(
+            unsafe fn multiply<const BLOCKS: usize, const PIXELS: usize, const STEP: usize>(
                 shape: &Shape,
                 input: *const u8,
                 weights: *const u8,
@@ -197,17 +189,17 @@ macro_rules! byte_tiles {
                 // SAFETY: the caller keeps the kernel's contract; the attribute above provides
                 // the instruction set, and `tiles` hands this out only where the CPU has it
                 unsafe {
-                    dot::multiply::<$dot, BLOCKS, PIXELS, FOURS, STEP>(
+                    dot::multiply::<$dot, BLOCKS, PIXELS, STEP>(
                         shape, input, weights, constants, output,
                     );
                 }
             }
 
-            fn get(source: Source, blocks: usize, pixels: usize) -> Option<Tile> {
-                Some(match (source, blocks, pixels) {
-                    $((Source::Picture, $blocks, $pixels) => multiply::<$blocks, $pixels, 1, 8>,)*
-                    $((Source::Planes { stride: 1 }, $blocks, $pixels) => multiply::<$blocks, $pixels, 4, 16>,)*
-                    $((Source::Planes { stride: 2 }, $blocks, $pixels) => multiply::<$blocks, $pixels, 4, 32>,)*
+            fn get(step: usize, blocks: usize, pixels: usize) -> Option<Tile> {
+                Some(match (step, blocks, pixels) {
+                    $((8, $blocks, $pixels) => multiply::<$blocks, $pixels, 8>,)*
+                    $((16, $blocks, $pixels) => multiply::<$blocks, $pixels, 16>,)*
+                    $((32, $blocks, $pixels) => multiply::<$blocks, $pixels, 32>,)*
                     _ => return None,
                 })
             }

@@ -34,6 +34,8 @@ pub(super) struct Packed {
     pub(super) algorithm: Algorithm,
     /// Blocks of input lanes.
     pub(super) in_blocks: usize,
+    /// Lanes of an input block.
+    pub(super) in_lanes: usize,
     /// Blocks of output channels.
     pub(super) out_blocks: usize,
     values: Aligned,
@@ -110,6 +112,7 @@ impl Packed {
         Packed {
             algorithm,
             in_blocks,
+            in_lanes: lanes.block,
             out_blocks,
             values,
             constants,
@@ -146,6 +149,7 @@ impl Packed {
         Packed {
             algorithm: Algorithm::Direct,
             in_blocks,
+            in_lanes: lanes.block,
             out_blocks,
             values,
             constants,

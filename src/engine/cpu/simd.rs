@@ -125,17 +125,16 @@ macro_rules! kernels {
             planes: plane::Planes { max_pool, enlarge, sum },
         };
 
-        fn tile_for(source: tile::Source, blocks: usize, pixels: usize) -> Option<tile::Tile> {
-            use tile::Source;
-            Some(match (source, blocks, pixels) {
-                $((Source::Picture, $blocks, $pixels) => multiply::<$blocks, $pixels, 3, 8>,)*
-                $((Source::Planes { stride: 1 }, $blocks, $pixels) => multiply::<$blocks, $pixels, 16, 16>,)*
-                $((Source::Planes { stride: 2 }, $blocks, $pixels) => multiply::<$blocks, $pixels, 16, 32>,)*
+        fn tile_for(step: usize, blocks: usize, pixels: usize) -> Option<tile::Tile> {
+            Some(match (step, blocks, pixels) {
+                $((8, $blocks, $pixels) => multiply::<$blocks, $pixels, 8>,)*
+                $((16, $blocks, $pixels) => multiply::<$blocks, $pixels, 16>,)*
+                $((32, $blocks, $pixels) => multiply::<$blocks, $pixels, 32>,)*
                 _ => return None,
             })
         }
 
-        kernels!(@wrap $(#[$feature])? multiply<BLOCKS, PIXELS, IN_LANES, STEP> = tile::multiply::<$simd, BLOCKS, PIXELS, IN_LANES, STEP>,
+        kernels!(@wrap $(#[$feature])? multiply<BLOCKS, PIXELS, STEP> = tile::multiply::<$simd, BLOCKS, PIXELS, STEP>,
             (shape: &tile::Shape, input: *const u8, weights: *const u8, bias: *const f32, output: *mut u8));
         kernels!(@wrap $(#[$feature])? gather_1<> = winograd::gather::<$simd, winograd::Stride1, 6>,
             (shape: &winograd::Gather, input: *const f32, output: *mut f32));

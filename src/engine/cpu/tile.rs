@@ -16,15 +16,6 @@
 
 use super::simd::{LANES, Simd};
 
-/// What a tile reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Source {
-    /// The normalised picture, three channels in pixels of four floats, at stride 2.
-    Picture,
-    /// Blocked planes, at this stride.
-    Planes { stride: usize },
-}
-
 /// A compiled register tile: `(shape, input, weights, constants, output)`, in f32 or, as
 /// [`super::dot`] has it, in bytes.
 ///
@@ -40,8 +31,10 @@ pub(super) type Tile =
 pub(super) struct Tiles {
     /// Tiles as (output blocks, pixels).
     pub(super) shapes: &'static [(usize, usize)],
-    /// The kernel for a tile that is in `shapes`.
-    pub(super) get: fn(Source, blocks: usize, pixels: usize) -> Option<Tile>,
+    /// The kernel for a tile that is in `shapes` and a step, which is how many elements the
+    /// inputs of neighbouring output pixels are apart: 8 in the picture (pixels of four
+    /// channels, stride 2), 16 and 32 in planes at stride 1 and 2.
+    pub(super) get: fn(step: usize, blocks: usize, pixels: usize) -> Option<Tile>,
 }
 
 /// Sizes and distances of one call, distances in elements of what is read or written.
@@ -49,6 +42,9 @@ pub(super) struct Tiles {
 pub(super) struct Shape {
     /// Input blocks to sum over.
     pub(super) in_blocks: usize,
+    /// Lanes of an input block that hold channels: 3 of the picture (4 in bytes), 16 of planes.
+    /// Known only here: as a constant would unroll the kernel sixteen times: no faster, and slow to compile.
+    pub(super) in_lanes: usize,
     /// Side of the kernel, 1 or 3.
     pub(super) kernel: usize,
     /// From one input block to the next.
@@ -71,8 +67,7 @@ pub(super) struct Shape {
     pub(super) to_bytes: bool,
 }
 
-/// The kernel behind [`Tile`]: `BLOCKS × PIXELS` sums, `IN_LANES` channels a block used,
-/// pixels `STEP` floats apart.
+/// The kernel behind [`Tile`]: `BLOCKS × PIXELS` sums, pixels `STEP` floats apart.
 ///
 /// # Safety
 /// As for [`Tile`], and the CPU must have the instruction set of `S`.
@@ -81,7 +76,6 @@ pub(super) unsafe fn multiply<
     S: Simd,
     const BLOCKS: usize,
     const PIXELS: usize,
-    const IN_LANES: usize,
     const STEP: usize,
 >(
     shape: &Shape,
@@ -103,7 +97,7 @@ pub(super) unsafe fn multiply<
             for ky in 0..shape.kernel {
                 let mut tap = input.add(in_block * shape.in_block + ky * shape.in_row);
                 for _kx in 0..shape.kernel {
-                    for lane in 0..IN_LANES {
+                    for lane in 0..shape.in_lanes {
                         let mut column = [S::splat(0.0); BLOCKS];
                         for (block, column) in column.iter_mut().enumerate() {
                             *column = S::load(weights.add(block * shape.weight_block));
@@ -163,10 +157,10 @@ pub(super) struct Group {
 
 impl Group {
     /// Covers `blocks` output blocks with the tiles that need the fewest cycles for a run of
-    /// `length` pixels. None when the kernels cannot read this source.
+    /// `length` pixels. None when there are no kernels for this step.
     pub(super) fn cover(
         tiles: &Tiles,
-        source: Source,
+        step: usize,
         blocks: usize,
         length: usize,
     ) -> Option<Vec<Group>> {
@@ -184,7 +178,7 @@ impl Group {
                 block,
                 blocks: tile_blocks,
                 pixels,
-                tile: (tiles.get)(source, tile_blocks, pixels)?,
+                tile: (tiles.get)(step, tile_blocks, pixels)?,
             });
             block += tile_blocks;
         }

@@ -23,7 +23,7 @@
 use super::memory::{Memory, View};
 use super::pack::Packed;
 use super::simd::{Kernels, LANES, Simd};
-use super::tile::{Group, Shape, Source};
+use super::tile::{Group, Shape};
 use std::sync::Arc;
 
 /// Output pixels of a tile's side.
@@ -353,8 +353,7 @@ impl Winograd {
         };
         let chunks = tiles.div_ceil(chunk);
         let last = tiles - (chunks - 1) * chunk;
-        let source_kind = Source::Planes { stride: 1 };
-        let groups = |tiles| Group::cover(&kernels.tiles, source_kind, weights.out_blocks, tiles);
+        let groups = |tiles| Group::cover(&kernels.tiles, LANES, weights.out_blocks, tiles);
         Some(Winograd {
             groups: [groups(chunk)?, groups(last)?],
             form,
@@ -456,6 +455,7 @@ impl Winograd {
         let in_blocks = self.weights.in_blocks;
         let shape = Shape {
             in_blocks,
+            in_lanes: LANES,
             kernel: 1,
             in_block: tiles * LANES,
             in_row: 0,
