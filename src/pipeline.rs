@@ -175,6 +175,7 @@ impl Pipeline {
                 log,
                 self.labels.clone(),
                 Arc::clone(&metrics),
+                stop.clone(),
                 self.stats_every,
                 !live,
             )
@@ -420,6 +421,7 @@ fn spawn_log(
     mut log: JsonlWriter,
     labels: Labels,
     metrics: Arc<Metrics>,
+    stop: Stop,
     stats_every: Duration,
     complete: bool,
 ) -> Result<(Sender<LogItem>, StageThread), PipelineError> {
@@ -440,6 +442,9 @@ fn spawn_log(
             }
             metrics.add_log_losses(log.lost() - lost);
             lost = log.lost();
+            if log.reader_left() && stop.stop() {
+                tracing::info!("the log's reader has closed it: stopping");
+            }
         }
         log.stats(&metrics.snapshot());
         metrics.add_log_losses(log.lost() - lost);

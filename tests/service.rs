@@ -229,3 +229,17 @@ fn one_interrupt_is_enough_while_standard_input_sends_nothing() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
     drop(silent);
 }
+
+#[test]
+fn a_reader_that_leaves_ends_the_run() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_vovcam"))
+        .args(["--source", "pattern", "--size", "64x64", "--headless"])
+        .args(["--input", "64", "--jsonl", "-"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    lines.next().unwrap().unwrap();
+    drop(lines);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}

@@ -38,6 +38,8 @@ struct Stream {
     writer: Box<dyn Write + Send>,
     lost: u64,
     failing: bool,
+    /// The other end of the pipe is closed.
+    reader_left: bool,
 }
 
 impl JsonlWriter {
@@ -114,6 +116,11 @@ impl JsonlWriter {
         }
     }
 
+    /// Whether whoever read standard output has closed it: the log ends there.
+    pub fn reader_left(&self) -> bool {
+        matches!(&self.output, Output::Stream(stream) if stream.reader_left)
+    }
+
     /// Lines that could not be written.
     pub fn lost(&self) -> u64 {
         match &self.output {
@@ -160,10 +167,14 @@ impl Stream {
             writer,
             lost: 0,
             failing: false,
+            reader_left: false,
         }
     }
 
     fn write(&mut self, line: &[u8]) {
+        if self.reader_left {
+            return;
+        }
         let written = self
             .writer
             .write_all(line)
@@ -176,6 +187,7 @@ impl Stream {
                 );
             }
             Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.reader_left = true,
             Err(error) => {
                 self.lost += 1;
                 if !std::mem::replace(&mut self.failing, true) {
