@@ -20,6 +20,8 @@ pub struct Retrying<S, F> {
     name: String,
     open: F,
     source: Option<S>,
+    /// Why it could not be opened at the start, until that is reported.
+    failed: Option<CaptureError>,
     clock: Arc<dyn Clock>,
     stop: Receiver<()>,
     health: Health,
@@ -61,6 +63,7 @@ impl<S: Source, F: FnMut() -> Result<S, CaptureError> + Send> Retrying<S, F> {
             name,
             open,
             source: None,
+            failed: None,
             clock: Arc::clone(&options.clock),
             stop: options.stop.clone(),
             health: options.health.clone(),
@@ -76,8 +79,10 @@ impl<S: Source, F: FnMut() -> Result<S, CaptureError> + Send> Retrying<S, F> {
     /// A camera that is there is opened at once, so that [`Source::describe`] knows its mode.
     #[must_use]
     pub fn opened(mut self) -> Retrying<S, F> {
-        // the reason for a failure is found again, and reported, with the first call of `next`
-        self.source = (self.open)().ok();
+        match (self.open)() {
+            Ok(source) => self.source = Some(source),
+            Err(error) => self.failed = Some(error), // reported by the first call of `next`
+        }
         self
     }
 
@@ -140,7 +145,7 @@ impl<S: Source, F: FnMut() -> Result<S, CaptureError> + Send> Source for Retryin
             }
             let result = match &mut self.source {
                 Some(source) => source.next(),
-                None => match (self.open)() {
+                None => match self.failed.take().map_or_else(&mut self.open, Err) {
                     Ok(source) => {
                         tracing::info!("camera: {}", source.describe());
                         self.source = Some(source);
@@ -293,6 +298,20 @@ mod tests {
         clock.advance(BACK_OFF.1);
         assert_eq!([said(&mut source), said(&mut source)], ["lost", "found"]);
         assert_eq!(clock.now().ns / 1_000_000_000, 46, "it had been well");
+    }
+
+    #[test]
+    fn a_failure_at_the_start_is_reported_even_if_the_next_try_succeeds() {
+        let mut tries = [Err(unplugged()), Ok(TwoFrames(0))].into_iter();
+        let clock = Arc::new(SimClock::default());
+        let options = CaptureOptions {
+            clock: Arc::clone(&clock) as Arc<dyn Clock>,
+            ..test_options()
+        };
+        let open = move || tries.next().unwrap();
+        let mut source = Retrying::new("test".to_owned(), open, &options).opened();
+        let said = [said(&mut source), said(&mut source), said(&mut source)];
+        assert_eq!(said, ["lost", "found", "0"]);
     }
 
     #[test]
