@@ -30,7 +30,7 @@ pub struct Snapshot {
     pub frames: u64,
     /// Loss so far, by where it happened.
     pub drops: Drops,
-    /// Power over its window; `None` without a meter.
+    /// Power over its window; `None` without a meter, and until a window has passed.
     pub energy: Option<Energy>,
     /// The hottest zone; `None` where nothing reports one.
     pub temperature: Option<Celsius>,
@@ -180,18 +180,15 @@ impl Metrics {
         self.log.fetch_add(count, Relaxed);
     }
 
-    /// The power of the meter's window, and what was spent since the last call.
-    pub fn set_power(
-        &self,
-        average: Watts,
-        spent: Joules,
-        window: Duration,
-        info: &crate::power::MeterInfo,
-    ) {
-        let mut state = self.lock();
-        let so_far = state.totals.energy.map_or(0.0, |joules| joules.0);
-        state.totals.energy = Some(Joules(so_far + spent.0));
-        state.power = Some(Energy {
+    /// Energy spent since the last call.
+    pub fn add_energy(&self, spent: Joules) {
+        let total = &mut self.lock().totals.energy;
+        *total = Some(Joules(total.map_or(0.0, |joules| joules.0) + spent.0));
+    }
+
+    /// Mean power over the meter's window.
+    pub fn set_power(&self, average: Watts, window: Duration, info: &crate::power::MeterInfo) {
+        self.lock().power = Some(Energy {
             average,
             per_frame: None,
             window,
@@ -325,7 +322,7 @@ mod tests {
             source: "test",
             scope: "board".to_owned(),
         };
-        metrics.set_power(Watts(10.0), Joules(5.0), Duration::from_secs(5), &info);
+        metrics.set_power(Watts(10.0), Duration::from_secs(5), &info);
         assert_eq!(metrics.snapshot().energy.unwrap().per_frame, None);
         for _ in 0..10 {
             clock.advance(Duration::from_millis(250));

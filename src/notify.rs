@@ -229,7 +229,7 @@ mod tests {
     use super::*;
     use crate::clock::SimClock;
     use crate::sink::StageTimes;
-    use crate::units::{Joules, Watts};
+    use crate::units::Watts;
     use std::fmt::Write;
     use std::os::unix::net::UnixDatagram;
 
@@ -336,9 +336,7 @@ mod tests {
             scope: "board".to_owned(),
         };
         let window = Duration::from_secs(5);
-        manager
-            .metrics
-            .set_power(Watts(7.3), Joules(36.5), window, &info);
+        manager.metrics.set_power(Watts(7.3), window, &info);
         manager.metrics.add_replaced(3);
         manager.metrics.add_log_losses(2);
         manager.notifier.tick();
