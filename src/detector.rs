@@ -123,6 +123,11 @@ impl Detector {
         self.engine.describe()
     }
 
+    /// Whether the network runs on a GPU.
+    pub fn on_gpu(&self) -> bool {
+        self.engine.on_gpu()
+    }
+
     /// The network's input size for frames of `frame` pixels.
     pub fn input_size(&self, frame: Size) -> Size {
         match self.input_size {

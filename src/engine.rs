@@ -111,6 +111,11 @@ pub trait Engine: Send {
     /// Kernel set, precision and threads for the start-up log, such as `cpu avx512 f32, 2 threads`.
     fn describe(&self) -> String;
 
+    /// Whether the network runs on a GPU: on a PC, that decides whose power counts.
+    fn on_gpu(&self) -> bool {
+        false
+    }
+
     /// Runs the network on a batch and writes every level's logits into `output`.
     ///
     /// # Errors

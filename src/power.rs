@@ -1,8 +1,9 @@
 //! Watts and joules: where they come from, and their mean over a window.
 //!
 //! A board has at most one meter here, the first that works of: the INA3221 or INA238 of a
-//! Jetson, NVML for a PC's NVIDIA card, RAPL for a PC's processor. They measure different things
-//! (module, card, package), so their values are never added; the scope is logged with them.
+//! Jetson; on a PC NVML for the NVIDIA card if the network runs on it, else RAPL for the processor.
+//! They measure different things (module, card, package), so their values are never added; the
+//! scope is logged with them.
 //! Meters average over up to half a second themselves: a reading per frame would be false
 //! precision, so power is integrated over at least [`WINDOW`].
 
@@ -82,9 +83,9 @@ pub trait PowerMeter: Send {
     fn read(&mut self) -> Result<Reading, PowerError>;
 }
 
-/// The first meter that works under the file-system root `root`; every failure on the way goes
-/// to `reasons`, for `doctor`.
-pub fn find(root: &Path, reasons: &mut Vec<String>) -> Option<Box<dyn PowerMeter>> {
+/// The first meter that works under the file-system root `root` for a network that runs on a GPU
+/// or not; every failure on the way goes to `reasons`, for `doctor`.
+pub fn find(root: &Path, on_gpu: bool, reasons: &mut Vec<String>) -> Option<Box<dyn PowerMeter>> {
     let mut take = |found: Result<Option<Box<dyn PowerMeter>>, PowerError>| {
         found.unwrap_or_else(|error| {
             reasons.push(describe(&error));
@@ -95,7 +96,8 @@ pub fn find(root: &Path, reasons: &mut Vec<String>) -> Option<Box<dyn PowerMeter
         return Some(meter);
     }
     #[cfg(target_os = "linux")]
-    if root == Path::new("/")
+    if on_gpu
+        && root == Path::new("/")
         && let Some(meter) = take(nvml::find())
     {
         return Some(meter);
@@ -172,7 +174,9 @@ impl Sampler {
                 return;
             }
         };
-        self.failing = false;
+        if std::mem::take(&mut self.failing) && matches!(reading, Reading::Power(_)) {
+            self.last = None; // nobody knows the power meanwhile; a counter of energy went on
+        }
         let now = self.clock.now();
         let Some(elapsed) = self.last.replace(now).map(|last| now.since(last)) else {
             return; // the first reading only starts the interval
@@ -181,6 +185,7 @@ impl Sampler {
             Reading::Power(watts) => watts.over(elapsed),
             Reading::Energy(joules) => joules,
         };
+        metrics.add_energy(spent);
         self.window.push_back((spent, elapsed));
         let length = |window: &VecDeque<(Joules, Duration)>| {
             window.iter().map(|&(_, time)| time).sum::<Duration>()
@@ -192,8 +197,10 @@ impl Sampler {
             self.window.iter().map(|(joules, _)| joules.0).sum(),
             length(&self.window),
         );
-        if let Some(average) = Joules(total).per(time) {
-            metrics.set_power(average, spent, time, &meter.info());
+        if time >= WINDOW
+            && let Some(average) = Joules(total).per(time)
+        {
+            metrics.set_power(average, time, &meter.info());
         }
     }
 }
@@ -233,7 +240,8 @@ mod tests {
     use super::*;
     use crate::clock::SimClock;
 
-    struct Fixed(Vec<Reading>);
+    /// Readings in order; `None` is a failure.
+    struct Fixed(VecDeque<Option<Reading>>);
 
     impl PowerMeter for Fixed {
         fn info(&self) -> MeterInfo {
@@ -244,38 +252,50 @@ mod tests {
         }
 
         fn read(&mut self) -> Result<Reading, PowerError> {
-            Ok(self.0.remove(0))
+            let reading = self.0.pop_front().unwrap();
+            reading.ok_or_else(|| PowerError::Driver("gone".to_owned()))
         }
     }
 
-    #[test]
-    fn power_is_integrated_over_the_real_time_between_samples() {
+    /// What is known after each of these readings, which are `seconds` apart.
+    fn sampled(readings: &[Option<Reading>], seconds: u64) -> Vec<(Option<f64>, Option<f64>)> {
         let clock = Arc::new(SimClock::default());
         let shared = Arc::clone(&clock) as Arc<dyn Clock>;
         let metrics = Metrics::new(Arc::clone(&shared));
-        let readings = [0.0, 10.0, 40.0]
-            .map(|watts| Reading::Power(Watts(watts)))
-            .to_vec();
-        let mut sampler = Sampler::new(
-            Some(Box::new(Fixed(readings))),
-            Path::new("/nonexistent"),
-            shared,
-        );
-        sampler.step(&metrics);
-        assert_eq!(
-            metrics.snapshot().energy,
-            None,
-            "one reading is no interval"
-        );
-        clock.advance(Duration::from_secs(1));
-        sampler.step(&metrics);
-        clock.advance(Duration::from_secs(2));
-        sampler.step(&metrics);
-        let energy = metrics.snapshot().energy.unwrap();
-        assert_eq!(
-            (energy.average, energy.window),
-            (Watts(30.0), Duration::from_secs(3))
-        );
-        assert_eq!(metrics.totals().energy, Some(Joules(90.0)));
+        let meter = Fixed(readings.iter().copied().collect());
+        let mut sampler = Sampler::new(Some(Box::new(meter)), Path::new("/nonexistent"), shared);
+        readings
+            .iter()
+            .map(|_| {
+                sampler.step(&metrics);
+                clock.advance(Duration::from_secs(seconds));
+                let average = metrics.snapshot().energy.map(|energy| energy.average.0);
+                (average, metrics.totals().energy.map(|joules| joules.0))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn power_is_integrated_over_the_real_time_and_shown_once_a_window_has_passed() {
+        let readings = [0.0, 10.0, 40.0, 40.0].map(|watts| Some(Reading::Power(Watts(watts))));
+        let expected = [
+            (None, None), // one reading is no interval
+            (None, Some(20.0)),
+            (None, Some(100.0)),
+            (Some(30.0), Some(180.0)),
+        ];
+        assert_eq!(sampled(&readings, 2), expected);
+    }
+
+    #[test]
+    fn a_time_without_readings_costs_nothing_unless_a_counter_tells() {
+        let watts = Some(Reading::Power(Watts(10.0)));
+        let expected = [None, Some(50.0), Some(50.0), Some(50.0), Some(100.0)];
+        let known = sampled(&[watts, watts, None, watts, watts], 5);
+        assert_eq!(known.iter().map(|k| k.1).collect::<Vec<_>>(), expected);
+
+        let joules = |joules| Some(Reading::Energy(Joules(joules)));
+        let known = sampled(&[joules(0.0), joules(50.0), None, joules(100.0)], 5);
+        assert_eq!(known[3], (Some(10.0), Some(150.0)));
     }
 }

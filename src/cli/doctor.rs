@@ -26,9 +26,9 @@ fn report_all(args: &DoctorArgs, report: Report<'_>) -> io::Result<()> {
     report(format!("vovcam {}", env!("CARGO_PKG_VERSION")))?;
     board(Path::new("/"), report)?;
     report(cuda(Path::new("/")))?;
-    model(args.model.as_deref(), report)?;
+    let on_gpu = model(args.model.as_deref(), report)?;
     cameras(report)?;
-    meter(report)?;
+    meter(on_gpu, report)?;
     display(report)
 }
 
@@ -78,10 +78,14 @@ fn cuda(root: &Path) -> String {
     format!("{sign} CUDA: {}{advice}", parts.join(", "))
 }
 
-fn model(path: Option<&Path>, report: Report<'_>) -> io::Result<()> {
+/// The model and the engine that runs it; whether that is on a GPU.
+fn model(path: Option<&Path>, report: Report<'_>) -> io::Result<bool> {
     let model = match load_model(path) {
         Ok(model) => model,
-        Err(error) => return report(format!("✗ model: {}", Failure::from(error))),
+        Err(error) => {
+            report(format!("✗ model: {}", Failure::from(error)))?;
+            return Ok(false);
+        }
     };
     let manifest = &model.manifest;
     report(format!(
@@ -89,8 +93,14 @@ fn model(path: Option<&Path>, report: Report<'_>) -> io::Result<()> {
         manifest.name, model.origin, manifest.sha256
     ))?;
     match engine::load(&model, &EngineOptions::default()) {
-        Ok(engine) => report(format!("✓ engine: {}", engine.describe())),
-        Err(error) => report(format!("✗ engine: {}", Failure::from(error))),
+        Ok(engine) => {
+            report(format!("✓ engine: {}", engine.describe()))?;
+            Ok(engine.on_gpu())
+        }
+        Err(error) => {
+            report(format!("✗ engine: {}", Failure::from(error)))?;
+            Ok(false)
+        }
     }
 }
 
@@ -138,9 +148,9 @@ fn cameras(report: Report<'_>) -> io::Result<()> {
     report("✗ camera: cameras are read through V4L2, which only Linux has".to_owned())
 }
 
-fn meter(report: Report<'_>) -> io::Result<()> {
+fn meter(on_gpu: bool, report: Report<'_>) -> io::Result<()> {
     let mut reasons = Vec::new();
-    match power::find(Path::new("/"), &mut reasons) {
+    match power::find(Path::new("/"), on_gpu, &mut reasons) {
         Some(meter) => {
             let info = meter.info();
             report(format!("✓ power meter: {} by {}", info.scope, info.source))?;

@@ -86,7 +86,8 @@ fn build(
     };
     let source = capture::open(spec, &options).map_err(|e| failure(e.into()))?;
     let root = Path::new("/");
-    let sampler = Sampler::new(power::find(root, &mut Vec::new()), root, clock.clone());
+    let meter = power::find(root, detector.on_gpu(), &mut Vec::new());
+    let sampler = Sampler::new(meter, root, clock.clone());
     let (described, engine, meter) = (source.describe(), detector.describe(), sampler.info());
     tracing::info!("source: {described}");
     tracing::info!(
@@ -230,12 +231,14 @@ fn summarise(totals: &Totals) {
     }
     match (totals.energy, &totals.last.energy) {
         (Some(joules), Some(energy)) if totals.frames > 0 => eprintln!(
-            "energy: {joules} in all, {:.3} J a frame, {} on average ({} by {})",
+            "energy: {joules} in all, {:.3} J a frame, {} in the last {:.0} s ({} by {})",
             joules.0 / totals.frames as f64,
             energy.average,
+            energy.window.as_secs_f64(),
             energy.scope,
             energy.source
         ),
-        _ => eprintln!("energy: no power meter"),
+        (Some(_), _) => eprintln!("energy: the run was too short to tell"),
+        (None, _) => eprintln!("energy: no power meter"),
     }
 }

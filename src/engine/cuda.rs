@@ -250,6 +250,10 @@ impl Engine for CudaEngine {
         )
     }
 
+    fn on_gpu(&self) -> bool {
+        true
+    }
+
     fn infer(&mut self, input: &ModelInput, output: &mut RawOutput) -> Result<(), EngineError> {
         check_input(&self.graph, input)?;
         output.resize_for(&self.graph, input.batch, input.height, input.width);

@@ -121,6 +121,10 @@ impl ReferenceEngine {
 }
 
 impl Engine for ReferenceEngine {
+    fn on_gpu(&self) -> bool {
+        !self.device.is_cpu()
+    }
+
     fn describe(&self) -> String {
         let device = match self.device {
             Device::Cpu => "CPU",
