@@ -29,7 +29,7 @@ disk_full() {
     start "${PACED[@]}" --stats-interval 2 --save frames
     until_ 60 seen_frames 10
     dd if=/dev/zero of=full/filler bs=4k status=none 2>/dev/null || true
-    until_ 60 seen_in_messages 'cannot write' 1
+    until_ 60 seen_in_messages 'cannot be written' 1
     local have
     have=$(pictures)
     until_ 60 more_pictures_than $((have + 10))
@@ -59,11 +59,11 @@ read_only() {
     start "${PACED[@]}" --save frames
     until_ 60 seen_frames 5
     echo 1 >"/sys/fs/ext4/$(basename "$(findmnt -n -o SOURCE disk)")/trigger_fs_error"
-    until_ 60 seen_in_messages 'cannot write' 1
+    until_ 60 seen_in_messages 'cannot be written' 1
     local have
     have=$(pictures)
     until_ 60 more_pictures_than $((have + 10))
-    grep -m1 'cannot write' $ERR | grep -q 'Read-only' || fail "$(grep -m1 'cannot write' $ERR)"
+    grep -m1 'cannot be written' $ERR | grep -q 'Read-only' || fail "$(grep -m1 'cannot be written' $ERR)"
     # what it cannot put on the disk at the end is an error
     local code=0
     kill -TERM $PID
