@@ -11,6 +11,7 @@
 
 use serde::Deserialize;
 use std::process::Command;
+use vovcam::frame::Size;
 use vovcam::postprocess::BBox;
 
 const PERSON: usize = 1;
@@ -49,7 +50,7 @@ struct Detection {
 }
 
 fn bbox([x, y, width, height]: [f32; 4]) -> BBox {
-    BBox::new(x, y, x + width, y + height)
+    BBox::clamped(x, y, x + width, y + height, Size::new(768, 576))
 }
 
 /// Whether a label names what the category is; a van may be a car, a truck or a bus.
