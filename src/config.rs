@@ -25,7 +25,7 @@ pub struct Settings {
     #[arg(long, value_name = "CAMERA", conflicts_with = "source")]
     pub device: Option<String>,
     /// Clip, folder of pictures, '-' for raw frames on standard input, an address ffmpeg can read
-    /// such as 'rtsp://…', 'csi://0', 'gst:PIPELINE', or 'pattern'
+    /// such as 'rtsp://ADDRESS', 'csi://0', 'gst:PIPELINE', or 'pattern'
     #[arg(long, value_name = "FILE|DIR|ADDRESS|-|pattern")]
     pub source: Option<String>,
     /// Wished frame size; the size of raw frames on standard input
