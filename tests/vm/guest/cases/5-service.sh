@@ -234,6 +234,6 @@ deb_remove() {
     dpkg -P vovcam
     local left
     left=$(find / -xdev -name '*vovcam*' -not -path '/proc/*' -not -path '/tmp/*' -not -path '/usr/local/*' \
-        -not -path '/host*' -not -path '/run/systemd/system/*' -not -path '/var/log/journal/*' 2>/dev/null | tr '\n' ' ')
+        -not -path '/host*' -not -path '/var/cache/man/*' -not -path '/run/systemd/system/*' -not -path '/var/log/journal/*' 2>/dev/null | tr '\n' ' ')
     [ -z "$left" ] || fail "left behind: $left"
 }
