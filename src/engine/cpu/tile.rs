@@ -43,7 +43,6 @@ pub(super) struct Shape {
     /// Input blocks to sum over.
     pub(super) in_blocks: usize,
     /// Lanes of an input block that hold channels: 3 of the picture (4 in bytes), 16 of planes.
-    /// Known only here: as a constant would unroll the kernel sixteen times: no faster, and slow to compile.
     pub(super) in_lanes: usize,
     /// Side of the kernel, 1 or 3.
     pub(super) kernel: usize,
