@@ -34,10 +34,12 @@ const COLOURS: [[u8; 3]; 12] = [
 const TAG_TEXT: Rgb888 = Rgb888::new(0, 0, 0);
 const STATUS_TEXT: Rgb888 = Rgb888::new(255, 255, 255);
 
-/// Draws reports into pictures; keeps its text buffer from frame to frame.
+/// Draws reports into pictures; keeps its buffers from frame to frame.
 pub struct Overlay {
     labels: Labels,
     text: String,
+    status: String,
+    taken: Vec<Corners>,
 }
 
 impl Overlay {
@@ -46,39 +48,47 @@ impl Overlay {
         Overlay {
             labels,
             text: String::with_capacity(128),
+            status: String::with_capacity(128),
+            taken: Vec::with_capacity(128),
         }
     }
 
     /// Draws into `rgb`, packed RGB of `size`.
     pub fn draw(&mut self, rgb: &mut [u8], size: Size, detections: &[Detection], stats: &Snapshot) {
-        self.boxes(rgb, size, detections);
-        self.status(&mut Canvas { rgb, size }, &Style::for_size(size), stats);
+        let (mut canvas, style) = (Canvas { rgb, size }, Style::for_size(size));
+        self.write_status(stats);
+        let (width, height) = style.extent(&self.status);
+        let bar = (0, 0, width + 4, height + 2);
+        self.taken.clear();
+        self.taken.push(bar);
+        self.detections(&mut canvas, &style, detections);
+        canvas.darken(bar);
+        canvas.text(&self.status, (4, 2), style.font, STATUS_TEXT);
     }
 
     /// Draws the boxes alone, as single pictures want it.
     pub fn boxes(&mut self, rgb: &mut [u8], size: Size, detections: &[Detection]) {
-        let style = Style::for_size(size);
-        let mut canvas = Canvas { rgb, size };
+        let (mut canvas, style) = (Canvas { rgb, size }, Style::for_size(size));
+        self.taken.clear();
+        self.detections(&mut canvas, &style, detections);
+    }
+
+    fn detections(&mut self, canvas: &mut Canvas<'_>, style: &Style, detections: &[Detection]) {
         // the best score last, so that it is on top
         for detection in detections.iter().rev() {
-            self.detection(&mut canvas, &style, detection);
+            canvas.detection(detection, style.line);
+        }
+        // the best score first, so that it has the choice
+        for detection in detections {
+            self.tag(canvas, style, detection);
         }
     }
 
-    fn detection(&mut self, canvas: &mut Canvas<'_>, style: &Style, detection: &Detection) {
-        let colour = COLOURS[detection.class_id % COLOURS.len()];
-        let bbox = detection.bbox;
-        let (x0, y0) = (bbox.x0() as i32, bbox.y0() as i32);
-        let (x1, y1) = (bbox.x1().ceil() as i32, bbox.y1().ceil() as i32);
-        let small = bbox.area_class() == AreaClass::Small;
-        if small {
-            // a whole outline would hide a small object: brackets a little outside its corners
-            canvas.brackets((x0 - 2, y0 - 2, x1 + 2, y1 + 2), style.line, colour);
-        } else {
-            canvas.outline((x0, y0, x1, y1), style.line, colour);
-        }
+    /// The class and score beside the box, where no other tag is. A tag without a free place is
+    /// left out, for two on top of each other tell nothing; the box's colour still names its class.
+    fn tag(&mut self, canvas: &mut Canvas<'_>, style: &Style, detection: &Detection) {
         self.text.clear();
-        let mark = if small { " s" } else { "" };
+        let mark = if is_small(detection) { " s" } else { "" };
         // writing to a String cannot fail
         let _ = write!(
             self.text,
@@ -87,39 +97,80 @@ impl Overlay {
             detection.score
         );
         let (width, height) = style.extent(&self.text);
-        let above = y0 - height - style.line;
-        let y = if above >= 0 { above } else { y1 + style.line }
-            .clamp(0, (canvas.size.height as i32 - height).max(0));
-        let x = x0.clamp(0, (canvas.size.width as i32 - width).max(0));
-        canvas.fill((x, y, x + width, y + height), colour);
-        canvas.text(&self.text, (x + 2, y + 1), style.font, TAG_TEXT);
+        let (x0, y0, x1, y1) = pixels(detection);
+        let (above, below) = (y0 - height - style.line, y1 + style.line);
+        let right = x1 - width;
+        // inside is for a box as tall as the picture
+        let (top, bottom) = (y0, y1 - height);
+        let places = [
+            (x0, above),
+            (right, above),
+            (x0, below),
+            (right, below),
+            (x0, top),
+            (x0, bottom),
+        ];
+        let limit = canvas.size;
+        let free = places
+            .map(|(x, y)| {
+                let x = x.clamp(0, (limit.width as i32 - width).max(0));
+                (x, y, x + width, y + height)
+            })
+            .into_iter()
+            .filter(|&(_, y0, _, y1)| y0 >= 0 && y1 <= limit.height as i32)
+            .find(|&place| self.taken.iter().all(|&other| !overlap(place, other)));
+        if let Some(place) = free {
+            canvas.fill(place, colour(detection));
+            canvas.text(&self.text, (place.0 + 2, place.1 + 1), style.font, TAG_TEXT);
+            self.taken.push(place);
+        }
     }
 
-    /// `24.9 fps  p95 41 ms  27.3 W  0.91 J/frame  dropped 3` on a dark bar.
-    fn status(&mut self, canvas: &mut Canvas<'_>, style: &Style, stats: &Snapshot) {
-        self.text.clear();
+    /// `24.9 fps  p95 41 ms  27.3 W  0.91 J/frame  dropped 3`
+    fn write_status(&mut self, stats: &Snapshot) {
+        self.status.clear();
         let _ = match stats.fps {
-            Some(fps) => write!(self.text, "{fps:.1} fps"),
-            None => write!(self.text, "- fps"),
+            Some(fps) => write!(self.status, "{fps:.1} fps"),
+            None => write!(self.status, "- fps"),
         };
         if let Some(p95) = stats.latency_p95 {
-            let _ = write!(self.text, "  p95 {:.0} ms", 1e3 * p95.as_secs_f64());
+            let _ = write!(self.status, "  p95 {:.0} ms", 1e3 * p95.as_secs_f64());
         }
         let _ = match &stats.energy {
             Some(energy) => match energy.per_frame {
-                Some(joules) => write!(self.text, "  {}  {joules}/frame", energy.average),
-                None => write!(self.text, "  {}", energy.average),
+                Some(joules) => write!(self.status, "  {}  {joules}/frame", energy.average),
+                None => write!(self.status, "  {}", energy.average),
             },
-            None => write!(self.text, "  no power meter"),
+            None => write!(self.status, "  no power meter"),
         };
         let dropped = stats.drops.driver + stats.drops.replaced + stats.drops.damaged;
         if dropped > 0 {
-            let _ = write!(self.text, "  dropped {dropped}");
+            let _ = write!(self.status, "  dropped {dropped}");
         }
-        let (width, height) = style.extent(&self.text);
-        canvas.darken((0, 0, width + 4, height + 2));
-        canvas.text(&self.text, (4, 2), style.font, STATUS_TEXT);
     }
+}
+
+fn colour(detection: &Detection) -> [u8; 3] {
+    COLOURS[detection.class_id % COLOURS.len()]
+}
+
+fn is_small(detection: &Detection) -> bool {
+    detection.bbox.area_class() == AreaClass::Small
+}
+
+/// The pixels a box touches.
+fn pixels(detection: &Detection) -> Corners {
+    let bbox = detection.bbox;
+    (
+        bbox.x0() as i32,
+        bbox.y0() as i32,
+        bbox.x1().ceil() as i32,
+        bbox.y1().ceil() as i32,
+    )
+}
+
+fn overlap(a: Corners, b: Corners) -> bool {
+    a.0 < b.2 && b.0 < a.2 && a.1 < b.3 && b.1 < a.3
 }
 
 /// Sizes that suit a frame: readable on a 320 px picture and on a 1920 px one.
@@ -157,6 +208,16 @@ struct Canvas<'a> {
 }
 
 impl Canvas<'_> {
+    fn detection(&mut self, detection: &Detection, line: i32) {
+        let (x0, y0, x1, y1) = pixels(detection);
+        if is_small(detection) {
+            // a whole outline would hide a small object: brackets a little outside its corners
+            self.brackets((x0 - 2, y0 - 2, x1 + 2, y1 + 2), line, colour(detection));
+        } else {
+            self.outline((x0, y0, x1, y1), line, colour(detection));
+        }
+    }
+
     /// The part of every row of the rectangle that is inside the picture.
     fn rows(&mut self, (x0, y0, x1, y1): Corners, mut each: impl FnMut(&mut [u8])) {
         let clamp = |v: i32, limit: u32| v.clamp(0, limit as i32) as usize;
@@ -296,6 +357,26 @@ mod tests {
             "no room above: the tag is below, moved left"
         );
         assert_eq!(pixel(&rgb, 1, 425), COLOURS[0]);
+    }
+
+    #[test]
+    fn tags_of_neighbours_do_not_cover_each_other() {
+        let apart = drawn(&[[100.0, 100.0, 180.0, 300.0], [400.0, 100.0, 480.0, 300.0]]);
+        let together = drawn(&[[100.0, 100.0, 180.0, 300.0], [130.0, 100.0, 210.0, 300.0]]);
+        // the best one's tag is as if it were alone
+        for x in 100..180 {
+            assert_eq!(pixel(&together, x, 90), pixel(&apart, x, 90), "{x}");
+        }
+        // the other's is below its box
+        assert_eq!(pixel(&together, 131, 304), COLOURS[0]);
+        assert_eq!(pixel(&apart, 401, 304), [50; 3]);
+    }
+
+    #[test]
+    fn the_status_line_covers_no_tag() {
+        let rgb = drawn(&[[10.0, 20.0, 90.0, 200.0], [100.0, 0.0, 300.0, 480.0]]);
+        assert_eq!(pixel(&rgb, 11, 204), COLOURS[0], "the tag is below");
+        assert_eq!(pixel(&rgb, 150, 476), COLOURS[0], "the tag is inside");
     }
 
     #[test]
