@@ -39,9 +39,10 @@ peers: setup-build ## time other runtimes on the same network in turn with this 
 	$(PEERS_PYTHON) benches/peers/peers.py
 
 PROFILE ?= release
-deb: setup-build setup-deb ## a Debian package: target/debian/vovcam_*.deb
-	$(CARGO) build --profile $(PROFILE) --bin vovcam --example packaging
-	gzip -9n "$$($(CARGO) run --quiet --profile $(PROFILE) --example packaging)"/man/*.1
+FEATURES ?=
+deb: setup-build setup-deb ## a Debian package: target/debian/vovcam_*.deb (FEATURES=cuda: with the CUDA engine)
+	$(CARGO) build --profile $(PROFILE) --features "$(FEATURES)" --bin vovcam --example packaging
+	gzip -9n "$$($(CARGO) run --quiet --profile $(PROFILE) --features "$(FEATURES)" --example packaging)"/man/*.1
 	$(CARGO) deb --quiet --no-build --profile $(PROFILE)
 	@ls -l $${CARGO_TARGET_DIR:-target}/debian/vovcam_*.deb
 

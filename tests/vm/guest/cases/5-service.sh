@@ -46,7 +46,9 @@ deb_install() {
         [ -s "$file" ] || fail "'$file' is missing"
     done
     # the machine's own settings leave documents out of every package
-    dpkg-deb -c /host/vovcam.deb | grep -q '/doc/vovcam/model.md' || fail 'the model card is missing'
+    for file in model.md THIRD-PARTY.txt; do
+        dpkg-deb -c /host/vovcam.deb | grep -q "/doc/vovcam/$file" || fail "'$file' is missing"
+    done
     ! dpkg -L vovcam | grep -iq 'python\|\.py$' || fail 'there is Python in it'
     dpkg-query -W -f '${Conffiles}' vovcam | grep -q $CONFIG || fail "$CONFIG is not a conffile"
     ! systemctl is-active vovcam || fail 'the service was started'
