@@ -1,6 +1,6 @@
 #!/bin/sh
-# Puts together what is carried to a GPU machine without Rust and network: parity test, benchmark,
-# model, PyTorch twin, run.sh. Needs no CUDA here: the compiler comes from PyPI.
+# Puts together what is carried to a GPU machine without Rust and network: program, parity test,
+# benchmark, model, PyTorch twin, run.sh. Needs no CUDA here: the compiler comes from PyPI.
 #   benches/gpu/bundle.sh [FOLDER]      default: target/gpu-bundle
 # CANDLE=0 leaves candle's own path out, which takes most of the time; PYTHON may name a Python
 # with torch and onnx, without which ONNX Runtime is left out.
@@ -27,6 +27,7 @@ print(found[-1])' "$3")
     strip "$bundle/$4"
 }
 
+build cuda bin vovcam vovcam
 build cuda test cuda parity
 build cuda bench gpu gpu
 if [ "${CANDLE:-1}" = 1 ]; then
@@ -47,5 +48,5 @@ else
 fi
 tar -C "$bundle" -czf "$bundle.tar.gz" .
 # what the machine's C library must at least be
-objdump -T "$bundle/parity" "$bundle/gpu" | grep -oE 'GLIBC_[0-9.]+' | sort -uV | tail -n 1
+objdump -T "$bundle/vovcam" "$bundle/parity" "$bundle/gpu" | grep -oE 'GLIBC_[0-9.]+' | sort -uV | tail -n 1
 du -h "$bundle.tar.gz"

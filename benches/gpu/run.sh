@@ -2,13 +2,15 @@
 # Parity first, then speed, on a machine with an NVIDIA GPU, cuDNN and PyTorch; no network and no
 # Rust needed. Runs where `make gpu-bundle` put it, and writes results.json and results.md to OUT.
 #   ./run.sh [OUT [STAGE…]]
-# Stages: parity, own and peers (which may be repeated, for more rounds), report; all of them, with
-# two rounds, when none is named. Naming them lets a machine with a time limit do them one by one.
+# Stages: parity, precision, own and peers (which may be repeated, for more rounds), report; all of
+# them, with two rounds, when none is named. Naming them lets a machine with a time limit do them one
+# by one. DATA names a labelled set (what `vovcam eval --data` takes) for precision: what half
+# precision costs in AP.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:-$here/out}
 [ $# -gt 0 ] && shift
-[ $# -gt 0 ] || set -- parity own peers own peers report
+[ $# -gt 0 ] || set -- parity precision own peers own peers report
 python=${PYTHON:-python3}
 mkdir -p "$out"
 
@@ -28,6 +30,19 @@ parity() {
     echo "== parity without slices, to tell cuDNN's part from the rest"
     VOVCAM_REQUIRE_GPU=1 "$here/parity" --packed >"$out/parity-packed.txt" 2>&1
     cat "$out/parity-packed.txt"
+}
+
+precision() {
+    [ -n "${DATA:-}" ] || { echo "DATA names no labelled set: no average precision"; return; }
+    for precision in f32 f16; do
+        "$here/vovcam" eval --data "$DATA" --model "$here/vovnet27_slim.json" --engine cuda \
+            --precision $precision --json >"$out/precision-$precision.json" || return
+    done
+    "$python" - "$out" <<'END'
+import json, sys
+ap = {p: 100 * json.load(open(f"{sys.argv[1]}/precision-{p}.json"))["coco"]["ap"] for p in ("f32", "f16")}
+print(f"AP f32 {ap['f32']:.2f}, f16 {ap['f16']:.2f}: {ap['f32'] - ap['f16']:.2f} points lost")
+END
 }
 
 # Lines of one program, kept even when it fails half way.
@@ -71,8 +86,8 @@ cat "$out/machine.txt"
 for stage in "$@"; do
     echo "== $stage"
     case "$stage" in
-    parity | own | peers | report) $stage ;;
-    *) echo "run.sh: no stage '$stage'; there are parity, own, peers, report" >&2; exit 2 ;;
+    parity | precision | own | peers | report) $stage ;;
+    *) echo "run.sh: no stage '$stage'; there are parity, precision, own, peers, report" >&2; exit 2 ;;
     esac
 done
 # how the parity test ended is how this ends, if it has been run
