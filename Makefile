@@ -56,10 +56,10 @@ soak: setup-build ## 50,000 frames at full speed, with memory and file descripto
 aarch64: setup-build ## build for 64-bit Arm and run the kernels' tests under qemu
 	.ci/aarch64
 
-cuda-check: setup-build ## what can be known of the CUDA engine without a GPU
+cuda-check: setup-build setup-cuda ## what can be known of the CUDA engine without a GPU
 	.ci/cuda-check
 
-gpu-bundle: setup-build ## parity test and benchmark to carry to a GPU machine: target/gpu-bundle.tar.gz
+gpu-bundle: setup-build setup-cuda ## parity test and benchmark to carry to a GPU machine: target/gpu-bundle.tar.gz
 	benches/gpu/bundle.sh
 
 install: setup-build ## install the program for this user
@@ -68,7 +68,7 @@ install: setup-build ## install the program for this user
 clean: ## remove everything that was built
 	$(CARGO) clean
 
-.PHONY: setup-build setup-test setup-vm setup-deb
+.PHONY: setup-build setup-test setup-vm setup-deb setup-cuda
 setup-build:
 	@.ci/setup build
 setup-test:
@@ -77,3 +77,5 @@ setup-vm:
 	@.ci/setup vm
 setup-deb:
 	@.ci/setup deb
+setup-cuda:
+	@.ci/setup cuda
