@@ -59,7 +59,7 @@ aarch64: setup-build ## build for 64-bit Arm and run the kernels' tests under qe
 cuda-check: setup-build setup-cuda ## what can be known of the CUDA engine without a GPU
 	.ci/cuda-check
 
-gpu-bundle: setup-build setup-cuda ## parity test and benchmark to carry to a GPU machine: target/gpu-bundle.tar.gz
+gpu-bundle: setup-build setup-cuda ## parity test and benchmark to carry to a GPU machine: target/gpu-bundle.tar.xz
 	benches/gpu/bundle.sh
 
 install: setup-build ## install the program for this user

@@ -46,7 +46,8 @@ if "$python" -c 'import torch, onnx' 2>/dev/null; then
 else
     echo "bundle.sh: '$python' has no torch and onnx: ONNX Runtime is left out" >&2
 fi
-tar -C "$bundle" -czf "$bundle.tar.gz" .
+# the weights are in every program: a window that spans them all halves the file
+tar -C "$bundle" -cf - . | xz --lzma2=preset=6,dict=128MiB >"$bundle.tar.xz"
 # what the machine's C library must at least be
 objdump -T "$bundle/vovcam" "$bundle/parity" "$bundle/gpu" | grep -oE 'GLIBC_[0-9.]+' | sort -uV | tail -n 1
-du -h "$bundle.tar.gz"
+du -h "$bundle.tar.xz"
