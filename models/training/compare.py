@@ -54,7 +54,7 @@ def main() -> None:
     p.add_argument("--exclude-set", action="append", default=[])
     p.add_argument("--teacher", required=True)
     p.add_argument("--out", type=Path, required=True)
-    p.add_argument("--passes", type=int, default=16_000)
+    p.add_argument("--passes", type=int, default=12_000)
     args = p.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
 
