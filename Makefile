@@ -42,7 +42,7 @@ PROFILE ?= release
 FEATURES ?=
 deb: setup-build setup-deb ## a Debian package: target/debian/vovcam_*.deb (FEATURES=cuda: with the CUDA engine)
 	$(CARGO) build --profile $(PROFILE) --features "$(FEATURES)" --bin vovcam --example packaging
-	gzip -9n "$$($(CARGO) run --quiet --profile $(PROFILE) --features "$(FEATURES)" --example packaging)"/man/*.1
+	.ci/packaging "$$($(CARGO) run --quiet --profile $(PROFILE) --features "$(FEATURES)" --example packaging)" $(FEATURES)
 	$(CARGO) deb --quiet --no-build --profile $(PROFILE)
 	@ls -l $${CARGO_TARGET_DIR:-target}/debian/vovcam_*.deb
 
@@ -53,7 +53,7 @@ soak: setup-build ## 50,000 frames at full speed, with memory and file descripto
 	$(CARGO) build --release
 	tests/soak
 
-aarch64: setup-build ## build for 64-bit Arm and run the kernels' tests under qemu
+aarch64: setup-build ## build and package for 64-bit Arm, run the kernels' tests under qemu
 	.ci/aarch64
 
 cuda-check: setup-build setup-cuda ## what can be known of the CUDA engine without a GPU
