@@ -373,6 +373,13 @@ mod tests {
     }
 
     #[test]
+    fn a_tag_without_a_free_place_is_left_out() {
+        let same = |count| drawn(&vec![[300.0, 200.0, 420.0, 400.0]; count]);
+        // a box has six places at most
+        assert!(same(7) == same(6) && same(2) != same(1));
+    }
+
+    #[test]
     fn the_status_line_covers_no_tag() {
         let rgb = drawn(&[[10.0, 20.0, 90.0, 200.0], [100.0, 0.0, 300.0, 480.0]]);
         assert_eq!(pixel(&rgb, 11, 204), COLOURS[0], "the tag is below");
