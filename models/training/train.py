@@ -31,7 +31,7 @@ from vovcam_train.evaluate import detect, measure, normalise
 from vovcam_train.export import export
 from vovcam_train.loss import LossWeights, detection_loss, imitation_loss
 from vovcam_train.model import BACKBONES, Detector, NetworkConfig, load_backbone
-from vovcam_train.schedule import Schedule, parse_stages
+from vovcam_train.schedule import Schedule, parse_freeze, parse_stages
 from vovcam_train.teacher import FeatureTeacher, fill_labels
 
 
@@ -49,6 +49,7 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--exclude-set", action="append", default=[], help="value of an image's `set` to leave out")
     p.add_argument("--terms", type=Path, help="JSON, set name → terms, copied into the manifest")
     p.add_argument("--stages", type=parse_stages, default="0.25:160,0.5:192,0.75:256,1:320", help="[%(default)s]")
+    p.add_argument("--freeze", type=parse_freeze, default="", help="'0.3:stem,0.5:stage2': from there on not trained [none]")
     p.add_argument("--batch", type=int, default=16)
     p.add_argument("--lr", type=float, default=2e-3)
     p.add_argument("--warmup-steps", type=int, default=500)
@@ -103,7 +104,7 @@ class Trainer:
     def __init__(self, args: argparse.Namespace):
         self.args = args
         self.classes = tuple(args.classes.split(","))
-        self.schedule = Schedule(args.stages, args.lr, args.warmup_steps, mosaic=args.mosaic)
+        self.schedule = Schedule(args.stages, args.lr, args.warmup_steps, mosaic=args.mosaic, freeze=args.freeze)
         self.device = torch.device(args.device)
         args.out.mkdir(parents=True, exist_ok=True)
         torch.set_num_threads(args.threads)
@@ -113,6 +114,7 @@ class Trainer:
             seed(args.seed)
         self.step, self.passes, self.elapsed_s = 0, 0, 0.0
         self.stop = False
+        self.frozen: tuple[str, ...] = ()
         self._load_data()
         self._build()
         self._resume()
@@ -230,8 +232,20 @@ class Trainer:
         features = self.teacher(bgr.cpu().numpy())
         return {s: torch.from_numpy(f).to(self.device) for s, f in features.items()}
 
+    def _freeze(self, parts: tuple[str, ...]) -> None:
+        """Ends the training of parts of the backbone, at their averaged weights: those of the last
+        step are noisier. Their batch norms still follow the batch, so a change of the input side
+        is taken along."""
+        for part in parts[len(self.frozen) :]:
+            module, averaged = (getattr(m.backbone, part) for m in (self.model, self.ema.model))
+            module.load_state_dict(averaged.state_dict())
+            module.requires_grad_(False)
+            self.log(f"{part} is frozen from here on")
+        self.frozen = parts
+
     def train_step(self, batch: dict[str, torch.Tensor]) -> dict[str, float]:
         progress = self.progress()
+        self._freeze(self.schedule.frozen(progress))
         lr = self.schedule.learning_rate(progress, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -264,10 +278,12 @@ class Trainer:
         return torch.utils.data.DataLoader(
             BatchSet(self.train_set), batch_size=None, sampler=Plans(self, factors), num_workers=self.args.workers,
             prefetch_factor=3 if self.args.workers else None, pin_memory=self.device.type == "cuda",
+            worker_init_fn=leave_signals_to_the_trainer,
         )  # fmt: skip
 
     def run(self) -> None:
-        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stop", True))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: setattr(self, "stop", True))
         (self.args.out / "pid").write_text(str(os.getpid()))
         self.model.train()
         last = began = saved = measured = time.monotonic()
@@ -296,6 +312,12 @@ class Trainer:
             self.log("done")
         else:
             self.log("stopped before the end; the same command goes on from here")
+
+
+def leave_signals_to_the_trainer(_worker: int) -> None:
+    """A stop goes to the whole group: a loader that died of it would keep the trainer from saving."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class Meter:

@@ -15,7 +15,8 @@ from .augment import FINAL, Policy
 
 @dataclass(frozen=True)
 class Schedule:
-    """`stages`: (progress at which it ends, input side in pixels)."""
+    """`stages`: (progress at which it ends, input side in pixels).
+    `freeze`: (progress at which it begins, part of the backbone), from the input on."""
 
     stages: tuple[tuple[float, int], ...]
     lr: float
@@ -24,6 +25,7 @@ class Schedule:
     last_lr: float = 0.02
     plain_from: float = 0.82
     mosaic: float = Policy.mosaic
+    freeze: tuple[tuple[float, str], ...] = ()
 
     def learning_rate(self, progress: float, step: int) -> float:
         """Linear warm-up, held until `hold`, then a cosine down to `last_lr` of the peak."""
@@ -36,6 +38,11 @@ class Schedule:
         side = next((s for end, s in self.stages if progress < end), self.stages[-1][1])
         largest = max(s for _, s in self.stages)
         return min(max(side + 32 * jitter, 128), largest)
+
+    def frozen(self, progress: float) -> tuple[str, ...]:
+        """Parts of the backbone that are not trained any more (Brock et al., FreezeOut, arXiv
+        1706.04983): no gradient is computed in front of the first part that is."""
+        return tuple(part for begin, part in self.freeze if progress >= begin)
 
     def policy(self, progress: float) -> Policy:
         return FINAL if progress >= self.plain_from else Policy(mosaic=self.mosaic)
@@ -55,3 +62,12 @@ def parse_stages(text: str) -> tuple[tuple[float, int], ...]:
     if ends != sorted(ends) or ends[-1] != 1.0 or any(s % 32 or s < 64 for _, s in stages):
         raise ValueError(f"stages '{text}': expected rising ends up to 1 and sides that are multiples of 32")
     return tuple(stages)
+
+
+def parse_freeze(text: str) -> tuple[tuple[float, str], ...]:
+    """'0.3:stem,0.5:stage2' → ((0.3, 'stem'), (0.5, 'stage2')); '' → (). Raises ValueError on anything else."""
+    freeze = [(float(begin), part) for begin, _, part in (item.partition(":") for item in text.split(",") if item)]
+    parts = ["stem", "stage2", "stage3", "stage4", "stage5"]
+    if [part for _, part in freeze] != parts[: len(freeze)] or sorted(freeze, key=lambda f: f[0]) != freeze:
+        raise ValueError(f"freeze '{text}': expected rising beginnings of {', '.join(parts)}, in this order")
+    return tuple(freeze)

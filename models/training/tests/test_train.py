@@ -1,0 +1,104 @@
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from train import Trainer, arguments
+from vovcam_train.schedule import Schedule, parse_freeze, parse_stages
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A COCO folder of four photos, each with one person, in sets of their own."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "photos"
+    (folder / "images").mkdir(parents=True)
+    document = {"categories": [{"id": 1, "name": "person"}], "images": [], "annotations": []}
+    for i in range(4):
+        out = io.BytesIO()
+        Image.fromarray(rng.integers(0, 255, (96, 128, 3), np.uint8)).save(out, "PNG")
+        (folder / f"images/{i}.png").write_bytes(out.getvalue())
+        document["images"].append({"id": i, "file_name": f"{i}.png", "set": "s", "labelled": ["person"]})
+        document["annotations"].append({"id": i, "image_id": i, "category_id": 1, "bbox": [16, 16, 64, 64]})
+    (folder / "annotations.json").write_text(json.dumps(document))
+    return folder
+
+
+def command(photos, out, *more):
+    return [
+        "train.py", "--data", str(photos), "--out", str(out), "--classes", "person", "--device", "cpu",
+        "--batch", "2", "--stages", "1:128", "--workers", "0", "--threads", "1", "--warmup-steps", "1", "--held-out", "0",
+        *more,
+    ]  # fmt: skip
+
+
+def trainer(monkeypatch, *command_line):
+    monkeypatch.setattr(sys, "argv", command(*command_line))
+    return Trainer(arguments())
+
+
+def copied(module):
+    return {k: v.clone() for k, v in module.state_dict().items()}
+
+
+def changed(module, before, ending):
+    return [k for k, v in module.state_dict().items() if k.endswith(ending) and not torch.equal(v, before[k])]
+
+
+def test_a_frozen_part_keeps_its_weights_and_the_rest_learns(photos, tmp_path, monkeypatch):
+    run = trainer(monkeypatch, photos, tmp_path / "run", "--passes", "8", "--freeze", "0.5:stem")
+    batches = iter(run._loader())
+    run.passes = 4  # half-way
+    run.train_step(next(batches))
+    parts = (run.model.backbone.stem, run.ema.model.backbone.stem, run.model.backbone.stage2)
+    stem, averaged, stage2 = map(copied, parts)
+    run.train_step(next(batches))
+    weights = "conv.weight"
+    assert not changed(run.model.backbone.stem, stem, weights) and not changed(run.ema.model.backbone.stem, averaged, weights)
+    assert changed(run.model.backbone.stem, stem, "running_mean")
+    assert changed(run.model.backbone.stage2, stage2, weights)
+
+
+def test_a_run_goes_on_from_its_checkpoint(photos, tmp_path, monkeypatch):
+    first = trainer(monkeypatch, photos, tmp_path / "run", "--passes", "8", "--piece-minutes", "1e-9")
+    first.run()
+    assert first.passes == 2 and "goes on from here" in (tmp_path / "run/log.txt").read_text()
+    second = trainer(monkeypatch, photos, tmp_path / "run", "--passes", "8")
+    assert (second.passes, second.step) == (2, 1)
+    assert all(torch.equal(v, second.model.state_dict()[k]) for k, v in first.model.state_dict().items())
+    second.run()
+    manifest = json.loads((tmp_path / "run/latest/vovnet27_slim.json").read_text())
+    assert second.passes == 8 and manifest["training"]["image_passes"] == 8
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_of_the_whole_group_is_saved(photos, tmp_path, number):
+    """The loader's process gets the signal too, and once took the trainer down with it."""
+    program = Path(__file__).resolve().parents[1] / "train.py"
+    line = [sys.executable, str(program), *command(photos, tmp_path / "run")[1:], "--workers", "1", "--save-every", "0"]
+    child = subprocess.Popen(line, start_new_session=True, stdout=subprocess.PIPE, text=True)
+    checkpoint = tmp_path / "run/checkpoint.pt"
+    while not checkpoint.exists() and child.poll() is None:  # until the loader has delivered
+        time.sleep(0.05)
+    os.killpg(child.pid, number)
+    output, _ = child.communicate(timeout=120)
+    assert child.returncode == 0, output
+    assert "goes on from here" in output
+
+
+def test_parts_freeze_from_the_input_on():
+    schedule = Schedule(parse_stages("1:320"), lr=1.0, freeze=parse_freeze("0.3:stem,0.5:stage2"))
+    assert [schedule.frozen(p) for p in (0.0, 0.3, 0.9)] == [(), ("stem",), ("stem", "stage2")]
+    assert parse_freeze("") == ()
+    for wrong in ("0.3:stage2", "0.5:stem,0.3:stage2", "stem"):
+        with pytest.raises(ValueError):
+            parse_freeze(wrong)
