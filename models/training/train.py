@@ -137,8 +137,10 @@ class Trainer:
     def _build(self) -> None:
         a = self.args
         self.model = Detector(NetworkConfig(len(self.classes), a.backbone, neck_width=a.neck_width))
+        self.earlier_passes = 0
         if a.start_from:
             self.log(start_from(self.model, a.start_from, a.start_whole))
+            self.earlier_passes = earlier_passes(a.start_from) if a.start_whole else 0
         self.model.to(self.device, memory_format=torch.channels_last)
         width = self.model.config.neck_width
         channels = self.teacher.channels if self.teacher else {}
@@ -204,7 +206,7 @@ class Trainer:
         counts = collections.Counter(r.set for r in self.train_set)
         return {
             "recipe": "models/training/train.py",
-            "image_passes": self.passes,
+            "image_passes": self.earlier_passes + self.passes,
             "teacher": "YOLOX-nano (Megvii, Apache-2.0)" if self.args.teacher else None,
             "data": [{"name": s, "terms": terms.get(s, "not stated"), "images": n} for s, n in counts.most_common()],
         }
@@ -357,6 +359,12 @@ def start_from(model: Detector, path: Path, whole: bool) -> str:
     left = sorted(k for k in own if k not in fitting and not k.endswith("num_batches_tracked"))
     model.load_state_dict(fitting, strict=False)
     return f"{len(fitting)} tensors from '{path}'; fresh: {left or 'none'}"
+
+
+def earlier_passes(weights: Path) -> int:
+    """Image passes behind exported weights, as the manifest beside them says; 0 without one."""
+    manifest = weights.with_suffix(".json")
+    return json.loads(manifest.read_text())["training"]["image_passes"] if manifest.exists() else 0
 
 
 def main() -> None:

@@ -78,6 +78,9 @@ def test_a_run_goes_on_from_its_checkpoint(photos, tmp_path, monkeypatch):
     second.run()
     manifest = json.loads((tmp_path / "run/latest/vovnet27_slim.json").read_text())
     assert second.passes == 8 and manifest["training"]["image_passes"] == 8
+    weights = str(tmp_path / "run/latest/vovnet27_slim.safetensors")
+    third = trainer(monkeypatch, photos, tmp_path / "next", "--start-from", weights, "--start-whole")
+    assert third.provenance()["image_passes"] == 8 and third.passes == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -128,13 +128,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("onnx", help="YOLOX with the 80 COCO classes, 416×416")
     parser.add_argument("--data", action="append", required=True, help="COCO tar or folder; may be repeated")
+    parser.add_argument("--json", type=Path, help="write the figures here as well")
     args = parser.parse_args()
     session = _session(args.onnx, 1)
     columns = [COCO_INDEX[c] for c in CLASSES]
+    report = {}
     for path in args.data:
         records = load(path, CLASSES, 10_000)
         found = [np.array(detect(session, r.pixels, columns, 0.01), np.float32).reshape(-1, 6)[:100] for r in records]
-        show(Path(path).stem, LABEL_SIDE, measure(records, found, CLASSES))
+        figures = report[Path(path).stem] = measure(records, found, CLASSES)
+        show(Path(path).stem, LABEL_SIDE, figures)
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=1))
 
 
 if __name__ == "__main__":
