@@ -1,7 +1,8 @@
 //! From what a source delivers to packed RGB.
 //!
-//! Webcams' YUYV, UYVY and NV12 are BT.601 with limited range (16..=235), as V4L2 states for
-//! its default SMPTE 170M colour space; JPEG is BT.601 with full range, which its decoder knows.
+//! YUYV, UYVY, NV12 and I420 are BT.601 with limited range (16..=235) unless a camera's driver says
+//! otherwise; other programs are asked for that. JPEG is BT.601 with full range, which its decoder
+//! knows.
 
 use crate::frame::{FramePool, PixelFormat, PooledBuf, Size};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
@@ -90,13 +91,33 @@ pub enum ImageError {
     },
 }
 
-/// Converts one frame to RGB, in a buffer from `pool`. A JPEG brings its own size.
+/// How the numbers of YUV formats stand for colours.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct YuvCoding {
+    /// Weights of red, green and blue in luma.
+    pub matrix: YuvStandardMatrix,
+    /// Whether black is 16 or 0.
+    pub range: YuvRange,
+}
+
+impl Default for YuvCoding {
+    fn default() -> Self {
+        YuvCoding {
+            matrix: YuvStandardMatrix::Bt601,
+            range: YuvRange::Limited,
+        }
+    }
+}
+
+/// Converts one frame to RGB, in a buffer from `pool`. A JPEG brings its own size; `coding` is for
+/// YUV formats.
 ///
 /// # Errors
 /// When the bytes are too few, too many or damaged.
 pub fn to_rgb(
     format: PixelFormat,
     size: Size,
+    coding: YuvCoding,
     bytes: &[u8],
     pool: &FramePool,
 ) -> Result<(Size, PooledBuf), DecodeError> {
@@ -121,10 +142,12 @@ pub fn to_rgb(
             }
         }
         PixelFormat::Yuyv | PixelFormat::Uyvy | PixelFormat::Nv12 | PixelFormat::I420 => {
-            yuv_to_rgb(format, size, bytes, &mut rgb).map_err(|reason| DecodeError::Convert {
-                format,
-                size,
-                reason,
+            yuv_to_rgb(format, size, coding, bytes, &mut rgb).map_err(|reason| {
+                DecodeError::Convert {
+                    format,
+                    size,
+                    reason,
+                }
             })?;
         }
     }
@@ -145,9 +168,14 @@ pub fn frame_len(format: PixelFormat, size: Size) -> usize {
     }
 }
 
-fn yuv_to_rgb(format: PixelFormat, size: Size, bytes: &[u8], rgb: &mut [u8]) -> Result<(), String> {
+fn yuv_to_rgb(
+    format: PixelFormat,
+    size: Size,
+    YuvCoding { matrix, range }: YuvCoding,
+    bytes: &[u8],
+    rgb: &mut [u8],
+) -> Result<(), String> {
     let (width, height) = (size.width, size.height);
-    let (range, matrix) = (YuvRange::Limited, YuvStandardMatrix::Bt601);
     let stride = 3 * width;
     let packed = YuvPackedImage {
         yuy: bytes,
@@ -287,10 +315,22 @@ mod tests {
     const SIZE: Size = Size::new(4, 2);
 
     fn rgb(format: PixelFormat, bytes: &[u8]) -> Vec<u8> {
-        to_rgb(format, SIZE, bytes, &FramePool::new(1))
-            .unwrap()
-            .1
-            .to_vec()
+        coded_rgb(format, YuvCoding::default(), bytes)
+    }
+
+    fn coded_rgb(format: PixelFormat, coding: YuvCoding, bytes: &[u8]) -> Vec<u8> {
+        let (_, rgb) = to_rgb(format, SIZE, coding, bytes, &FramePool::new(1)).unwrap();
+        rgb.to_vec()
+    }
+
+    fn decode(format: PixelFormat, bytes: &[u8]) -> Result<(Size, PooledBuf), DecodeError> {
+        to_rgb(
+            format,
+            SIZE,
+            YuvCoding::default(),
+            bytes,
+            &FramePool::new(1),
+        )
     }
 
     fn jpeg(size: Size, grey: u8) -> Vec<u8> {
@@ -340,8 +380,39 @@ mod tests {
     }
 
     #[test]
+    fn colours_are_read_as_they_are_coded() {
+        // 200, 40, 40 in BT.709: Y 74, Cb 110, Cr 208 with full range, Y 80, Cb 112, Cr 198 limited
+        let matrix = YuvStandardMatrix::Bt709;
+        for (range, yuv) in [
+            (YuvRange::Full, [74, 110, 208]),
+            (YuvRange::Limited, [80, 112, 198]),
+        ] {
+            let [y, u, v] = yuv;
+            let coding = YuvCoding { matrix, range };
+            for pixel in [
+                coded_rgb(PixelFormat::Yuyv, coding, &[y, u, y, v].repeat(4)),
+                coded_rgb(
+                    PixelFormat::Nv12,
+                    coding,
+                    &[vec![y; 8], [u, v].repeat(2)].concat(),
+                ),
+            ] {
+                let off = |value: u8, wanted: u8| value.abs_diff(wanted);
+                assert!(
+                    off(pixel[0], 200)
+                        .max(off(pixel[1], 40))
+                        .max(off(pixel[2], 40))
+                        <= 3,
+                    "{coding:?}: {:?}",
+                    &pixel[..3]
+                );
+            }
+        }
+    }
+
+    #[test]
     fn a_short_frame_says_what_was_expected() {
-        let error = to_rgb(PixelFormat::Yuyv, SIZE, &[0; 15], &FramePool::new(1)).unwrap_err();
+        let error = decode(PixelFormat::Yuyv, &[0; 15]).unwrap_err();
         assert_eq!(
             error.to_string(),
             "a YUYV frame of 4x2 has 16 bytes, got 15"
@@ -351,13 +422,12 @@ mod tests {
     #[test]
     fn a_cut_jpeg_is_an_error_not_a_grey_picture() {
         let whole = jpeg(Size::new(64, 64), 90);
-        let pool = FramePool::new(1);
-        let (size, pixels) = to_rgb(PixelFormat::Mjpeg, SIZE, &whole, &pool).unwrap();
+        let (size, pixels) = decode(PixelFormat::Mjpeg, &whole).unwrap();
         assert_eq!(size, Size::new(64, 64));
         assert!(pixels.iter().all(|&v| v.abs_diff(90) <= 2));
         for len in [0, 2, 20, whole.len() / 2, whole.len() - 2] {
             assert!(
-                to_rgb(PixelFormat::Mjpeg, SIZE, &whole[..len], &pool).is_err(),
+                decode(PixelFormat::Mjpeg, &whole[..len]).is_err(),
                 "cut at {len}"
             );
         }

@@ -10,10 +10,12 @@ pub use modes::Mode;
 
 use super::{CaptureError, CaptureOptions, Framer, Next, Source};
 use crate::clock::{Clock, MonoTime};
-use crate::decode::{DecodeError, frame_len, to_rgb};
+use crate::decode::{DecodeError, YuvCoding, frame_len, to_rgb};
 use crate::frame::{Frame, PixelFormat, Size};
 use crossbeam_channel::{Receiver, TryRecvError};
-use modes::{DEFAULT_FPS, DEFAULT_SIZE, apply, choose, modes, nothing_usable, offered, summary};
+use modes::{
+    Agreed, DEFAULT_FPS, DEFAULT_SIZE, apply, choose, modes, nothing_usable, offered, summary,
+};
 use nix::time::{ClockId, clock_gettime};
 use nokhwa::utils::ApiBackend;
 use std::io;
@@ -69,6 +71,7 @@ pub struct Camera {
     mode: Mode,
     /// Bytes per row as the driver lays them out.
     stride: usize,
+    coding: YuvCoding,
     framer: Framer,
     numbers: Numbers,
     clock: Arc<dyn Clock>,
@@ -102,7 +105,11 @@ impl Camera {
             device: name.clone(),
             reason: nothing_usable(&modes, options.format),
         })?;
-        let (mode, stride) = apply(&device, chosen, fps).map_err(fail)?;
+        let Agreed {
+            mode,
+            stride,
+            coding,
+        } = apply(&device, chosen, fps).map_err(fail)?;
         tracing::info!("camera '{name}': {mode} chosen of {}", summary(&modes));
         let mut stream =
             Stream::with_buffers(&device, Type::VideoCapture, DRIVER_BUFFERS).map_err(fail)?;
@@ -114,6 +121,7 @@ impl Camera {
             stop: options.stop.clone(),
             mode,
             stride,
+            coding,
             framer: Framer::new(options),
             numbers: Numbers::default(),
             clock: Arc::clone(&options.clock),
@@ -164,6 +172,7 @@ impl Source for Camera {
         self.framer.next_id = self.numbers.id(meta.sequence);
         let bytes = &bytes[..(meta.bytesused as usize).min(bytes.len())];
         let (format, size, stride) = (self.mode.format, self.mode.size, self.stride);
+        let coding = self.coding;
         if meta.flags.contains(Flags::ERROR) {
             self.framer.next_id += 1;
             return Err(self.damaged(DecodeError::Flagged));
@@ -173,6 +182,7 @@ impl Source for Camera {
             to_rgb(
                 format,
                 size,
+                coding,
                 unpadded(bytes, format, size, stride, rows),
                 pool,
             )

@@ -5,7 +5,7 @@ use super::child::{Child, Launch, without_passwords};
 use super::pipe::is_stop;
 use super::y4m::{self, Frames, Header};
 use super::{CaptureError, CaptureOptions, Framer, Next, Source};
-use crate::decode::to_rgb;
+use crate::decode::{YuvCoding, to_rgb};
 use crate::frame::Size;
 use std::io;
 use std::process::{Command, ExitStatus};
@@ -95,6 +95,11 @@ impl ProgramSource {
         args.extend(strings(&["-i", input, "-map", "0:v:0"]));
         // every frame once, however irregular: the default repeats and drops for an even rate
         args.extend(strings(&[every_frame(), "passthrough"]));
+        // a stream says how its colours are coded, Y4M does not: one coding for all
+        args.extend(strings(&[
+            "-vf",
+            "scale=out_color_matrix=bt601:out_range=tv",
+        ]));
         args.extend(strings(&["-pix_fmt", "yuv420p", "-f", "yuv4mpegpipe"]));
         args.extend(strings(&["-flush_packets", "1", "pipe:0"]));
         let launch = launch(FFMPEG, args, INSTALL_FFMPEG, input);
@@ -117,7 +122,7 @@ impl ProgramSource {
             size.width, size.height
         ));
         args.extend(strings(&["!", "nvvidconv"]));
-        args.extend(y4m_out());
+        args.extend(y4m_out("video/x-raw,format=I420"));
         let launch = launch(
             GSTREAMER,
             args,
@@ -132,7 +137,7 @@ impl ProgramSource {
         let mut args = strings(&["-q"]);
         args.extend_from_slice(words);
         args.extend(strings(&["!", "videoconvert"]));
-        args.extend(y4m_out());
+        args.extend(y4m_out("video/x-raw,format=I420,colorimetry=bt601"));
         let input = format!("gst:{}", words.join(" "));
         let launch = launch(GSTREAMER, args, INSTALL_GSTREAMER, &input);
         ProgramSource::new(launch, true, options)
@@ -271,7 +276,13 @@ impl Source for ProgramSource {
         let (bytes, number) = (&self.bytes, self.framer.next_id);
         self.framer
             .frame(header.format, |pool| {
-                to_rgb(header.format, header.size, bytes, pool)
+                to_rgb(
+                    header.format,
+                    header.size,
+                    YuvCoding::default(),
+                    bytes,
+                    pool,
+                )
             })
             .map(Next::Frame)
             .map_err(|source| CaptureError::Damaged {
@@ -310,16 +321,8 @@ fn strings(texts: &[&str]) -> Vec<String> {
 }
 
 /// The end of every pipeline: frames that say what they are, on descriptor 0.
-fn y4m_out() -> Vec<String> {
-    strings(&[
-        "!",
-        "video/x-raw,format=I420",
-        "!",
-        "y4menc",
-        "!",
-        "fdsink",
-        "fd=0",
-    ])
+fn y4m_out(format: &str) -> Vec<String> {
+    strings(&["!", format, "!", "y4menc", "!", "fdsink", "fd=0"])
 }
 
 /// ffmpeg's name for the option: `-vsync` until 5.0, `-fps_mode` since 5.1.
@@ -381,6 +384,81 @@ mod tests {
         assert_eq!(version("4.4.2-0ubuntu0.22.04.1"), Some((4, 4)));
         assert_eq!(version("n7.1"), Some((7, 1)));
         assert_eq!(version("N-109-gabc"), None);
+    }
+
+    /// Pixels of the first frame of a program that shows nothing but red 200, green 40, blue 40.
+    fn first_pixel(mut source: ProgramSource) -> [u8; 3] {
+        match source.next().unwrap() {
+            Next::Frame(frame) => frame.data[..3].try_into().unwrap(),
+            _ => panic!("no frame"),
+        }
+    }
+
+    fn is_red([red, green, blue]: [u8; 3]) -> bool {
+        red.abs_diff(200)
+            .max(green.abs_diff(40))
+            .max(blue.abs_diff(40))
+            <= 3
+    }
+
+    #[test]
+    fn the_real_ffmpeg_brings_every_coding_of_colours_to_one() {
+        let dir = tempfile::tempdir().unwrap();
+        for (matrix, range) in [("bt601", "tv"), ("bt709", "tv"), ("bt709", "pc")] {
+            let clip = dir.path().join(format!("{matrix}-{range}.mkv"));
+            let clip = clip.to_str().unwrap();
+            let colorspace = if matrix == "bt601" {
+                "smpte170m"
+            } else {
+                matrix
+            };
+            let made = Command::new(FFMPEG)
+                .args(["-v", "error", "-f", "lavfi", "-i"])
+                .arg("color=c=0xC82828:s=64x64:r=5:d=1,format=rgb24")
+                .arg("-vf")
+                .arg(format!(
+                    "scale=out_color_matrix={matrix}:out_range={range},format=yuv420p"
+                ))
+                .args([
+                    "-c:v",
+                    "ffv1",
+                    "-colorspace",
+                    colorspace,
+                    "-color_range",
+                    range,
+                    clip,
+                ])
+                .status();
+            let Ok(made) = made else {
+                eprintln!("skipped: ffmpeg is not installed");
+                return;
+            };
+            assert!(made.success());
+            let pixel =
+                first_pixel(ProgramSource::ffmpeg(clip, &super::super::test_options()).unwrap());
+            assert!(is_red(pixel), "{matrix} {range}: {pixel:?}");
+        }
+    }
+
+    #[test]
+    fn the_real_gstreamer_brings_every_coding_of_colours_to_one() {
+        let inspected = Command::new("gst-inspect-1.0").arg("y4menc").output();
+        if !inspected.is_ok_and(|output| output.status.success()) {
+            eprintln!("skipped: GStreamer and its good plugins are not installed");
+            return;
+        }
+        for colorimetry in ["bt601", "bt709"] {
+            let caps =
+                format!("video/x-raw,format=NV12,width=64,height=64,colorimetry={colorimetry}");
+            let red = [
+                "videotestsrc",
+                "pattern=solid-color",
+                "foreground-color=0xffc82828",
+            ];
+            let words = strings(&[&red[..], &["!", &caps]].concat());
+            let pixel = first_pixel(ProgramSource::gst(&words, &super::super::test_options()));
+            assert!(is_red(pixel), "{colorimetry}: {pixel:?}");
+        }
     }
 
     #[test]

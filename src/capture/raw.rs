@@ -3,7 +3,7 @@
 
 use super::pipe::is_stop;
 use super::{CaptureError, CaptureOptions, Framer, Next, Source};
-use crate::decode::{frame_len, to_rgb};
+use crate::decode::{YuvCoding, frame_len, to_rgb};
 use crate::frame::{PixelFormat, Size};
 use std::io::{BufRead, BufReader, Read};
 
@@ -77,7 +77,9 @@ impl Source for RawSource {
         }
         let (format, size, number) = (self.format, self.size, self.framer.next_id);
         self.framer
-            .frame(format, |pool| to_rgb(format, size, &self.bytes, pool))
+            .frame(format, |pool| {
+                to_rgb(format, size, YuvCoding::default(), &self.bytes, pool)
+            })
             .map(Next::Frame)
             .map_err(|source| CaptureError::Damaged {
                 frame: number,

@@ -2,7 +2,7 @@
 
 use super::{CaptureError, CaptureOptions, Framer, Next, Source};
 use crate::avi::AviReader;
-use crate::decode::to_rgb;
+use crate::decode::{YuvCoding, to_rgb};
 use crate::frame::{PixelFormat, Size};
 use std::path::Path;
 
@@ -42,7 +42,13 @@ impl Source for ClipSource {
         let (size, number) = (self.reader.size(), self.framer.next_id);
         self.framer
             .frame(PixelFormat::Mjpeg, |pool| {
-                to_rgb(PixelFormat::Mjpeg, size, &self.jpeg, pool)
+                to_rgb(
+                    PixelFormat::Mjpeg,
+                    size,
+                    YuvCoding::default(),
+                    &self.jpeg,
+                    pool,
+                )
             })
             .map(Next::Frame)
             .map_err(|source| CaptureError::Damaged {

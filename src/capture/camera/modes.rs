@@ -1,12 +1,15 @@
 //! What a camera can send, and which of it is taken.
 
+use crate::decode::YuvCoding;
 use crate::frame::{PixelFormat, Size};
 use std::io;
+use v4l::format::{Colorspace, Quantization};
 use v4l::frameinterval::FrameIntervalEnum;
 use v4l::framesize::FrameSizeEnum;
 use v4l::video::Capture;
 use v4l::video::capture::Parameters;
 use v4l::{Device, Format, FourCC};
+use yuv::{YuvRange, YuvStandardMatrix};
 
 /// What a camera is asked for without a wish.
 pub(super) const DEFAULT_SIZE: Size = Size::new(1280, 720);
@@ -139,8 +142,16 @@ pub(super) fn choose(modes: &[Mode], wish: Size, fps: f64) -> Option<&Mode> {
     })
 }
 
+/// What the driver said to a wish.
+pub(super) struct Agreed {
+    pub mode: Mode,
+    /// Bytes per row, padding included.
+    pub stride: usize,
+    pub coding: YuvCoding,
+}
+
 /// Sets format and rate. The driver answers with what it really does, and that counts.
-pub(super) fn apply(device: &Device, chosen: &Mode, fps: f64) -> io::Result<(Mode, usize)> {
+pub(super) fn apply(device: &Device, chosen: &Mode, fps: f64) -> io::Result<Agreed> {
     let wanted = Format::new(
         chosen.size.width,
         chosen.size.height,
@@ -164,7 +175,27 @@ pub(super) fn apply(device: &Device, chosen: &Mode, fps: f64) -> io::Result<(Mod
         // cameras that cannot set a rate still stream
         Ok(_) | Err(_) => {}
     }
-    Ok((mode, got.stride as usize))
+    Ok(Agreed {
+        mode,
+        stride: got.stride as usize,
+        coding: coding(&got),
+    })
+}
+
+/// How the driver codes colours; where it leaves that open, by the kernel's own rules
+/// (`V4L2_MAP_YCBCR_ENC_DEFAULT` and `V4L2_MAP_QUANTIZATION_DEFAULT` of videodev2.h).
+fn coding(format: &Format) -> YuvCoding {
+    let matrix = match format.colorspace {
+        Colorspace::Rec709 | Colorspace::DCIP3 => YuvStandardMatrix::Bt709,
+        Colorspace::Rec2020 => YuvStandardMatrix::Bt2020,
+        Colorspace::SMPTE240M => YuvStandardMatrix::Smpte240,
+        _ => YuvStandardMatrix::Bt601,
+    };
+    let range = match (format.quantization, format.colorspace) {
+        (Quantization::FullRange, _) | (Quantization::Default, Colorspace::JPEG) => YuvRange::Full,
+        _ => YuvRange::Limited,
+    };
+    YuvCoding { matrix, range }
 }
 
 /// `YUYV, MJPG (12 modes)`.
@@ -204,6 +235,24 @@ mod tests {
         assert_eq!(pick(1280, 720, 30.0), &webcam[0]);
         assert_eq!(pick(1280, 720, 10.0), &webcam[3]);
         assert_eq!(choose(&[], Size::new(1, 1), 1.0), None);
+    }
+
+    #[test]
+    fn the_drivers_word_on_colours_counts() {
+        let coded = |colorspace, quantization| {
+            let mut format = Format::new(640, 480, FourCC::new(b"YUYV"));
+            (format.colorspace, format.quantization) = (colorspace, quantization);
+            let YuvCoding { matrix, range } = coding(&format);
+            (matrix, range)
+        };
+        let webcam = coded(Colorspace::SRGB, Quantization::Default);
+        assert_eq!(webcam, (YuvStandardMatrix::Bt601, YuvRange::Limited));
+        let webcam = coded(Colorspace::JPEG, Quantization::Default);
+        assert_eq!(webcam, (YuvStandardMatrix::Bt601, YuvRange::Full));
+        let hdmi = coded(Colorspace::Rec709, Quantization::Default);
+        assert_eq!(hdmi, (YuvStandardMatrix::Bt709, YuvRange::Limited));
+        let hdmi = coded(Colorspace::Rec709, Quantization::FullRange);
+        assert_eq!(hdmi, (YuvStandardMatrix::Bt709, YuvRange::Full));
     }
 
     #[test]
