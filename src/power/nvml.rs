@@ -4,6 +4,7 @@
 use super::{MeterInfo, PowerError, PowerMeter, Reading};
 use crate::units::{Joules, Watts};
 use nvml_wrapper::Nvml;
+use nvml_wrapper::error::NvmlError;
 
 struct Card {
     nvml: Nvml,
@@ -24,10 +25,13 @@ pub fn find() -> Result<Option<Box<dyn PowerMeter>>, PowerError> {
         return Ok(None);
     };
     let counter = device.total_energy_consumption().ok();
-    if counter.is_none()
-        && let Err(error) = device.power_usage()
-    {
-        return Err(PowerError::Driver(error.to_string()));
+    if counter.is_none() {
+        match device.power_usage() {
+            Ok(_) => {}
+            // a card, or a board's GPU, without a meter
+            Err(NvmlError::NotSupported) => return Ok(None),
+            Err(error) => return Err(PowerError::Driver(error.to_string())),
+        }
     }
     Ok(Some(Box::new(Card { nvml, counter })))
 }
@@ -41,7 +45,7 @@ impl PowerMeter for Card {
     }
 
     fn read(&mut self) -> Result<Reading, PowerError> {
-        let driver = |e: nvml_wrapper::error::NvmlError| PowerError::Driver(e.to_string());
+        let driver = |e: NvmlError| PowerError::Driver(e.to_string());
         let device = self.nvml.device_by_index(0).map_err(driver)?;
         Ok(match &mut self.counter {
             Some(last) => {
