@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vovcam_train.augment import FINAL, BatchPlan, BatchSet, Policy
-from vovcam_train.data import apply_teacher, load, repeat_factors, split
+from vovcam_train.augment import FINAL, PAD_VALUE, BatchPlan, BatchSet, Canvas, Policy
+from vovcam_train.data import Record, apply_teacher, load, repeat_factors, split
 
 CLASSES = ("person", "car")
 
@@ -107,6 +107,23 @@ def test_batch_masks_padding_and_determinism(tar):
     assert batch["background"][0, 0].min() == 1 and batch["background"][0, 1].max() == 0
     again = BatchSet([record])[plan]
     assert all((batch[k] == again[k]).all() for k in batch)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("scale", [0.3, 0.45, 0.91, 1.0, 1.3])
+def test_what_is_drawn_is_where_its_box_is(scale, flip):
+    pixels = np.zeros((101, 151, 3), np.uint8)  # odd sides: halving them must not shift anything
+    pixels[40:60, 100:120] = 255
+    box, none = np.array([[100, 40, 120, 60]], np.float32), np.zeros((0, 4), np.float32)
+    label = np.zeros(1, np.int64)
+    record = Record("a", "s", "a", pixels, box, label, np.ones(1, np.float32), none, label[:0], np.ones(1, np.float32))
+    canvas = Canvas(224, 1)
+    matrix = np.array([[-scale if flip else scale, 0, 200.0 if flip else 10.0], [0, scale, 20.0]])
+    canvas.paste(record, (0, 0, 224, 224), matrix, flip)
+    bright = (canvas.pixels[..., 0].astype(float) - PAD_VALUE).clip(0)  # black and padding are nothing
+    centre = [(bright.sum(axis) * (np.arange(224) + 0.5)).sum() / bright.sum() for axis in (0, 1)]
+    x1, y1, x2, y2 = canvas.boxes[0]
+    assert centre == pytest.approx([(x1 + x2) / 2, (y1 + y2) / 2], abs=0.15)
 
 
 def test_mosaic_boxes_stay_on_the_canvas(tar):

@@ -61,7 +61,9 @@ class Canvas:
         source = record.pixels
         if shrink:  # Halve first: plain bilinear below 0.5 aliases, and area warps are slow.
             source = cv2.resize(source, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-            local[:, :2] *= np.array([record.pixels.shape[1] / source.shape[1], record.pixels.shape[0] / source.shape[0]])
+            local[:, :2] *= 2
+        # OpenCV counts from the centres of pixels, boxes from their edges
+        local[:, 2] += local[:, :2].sum(1) / 2 - 0.5
         self.pixels[y1:y2, x1:x2] = cv2.warpAffine(
             source, local, (x2 - x1, y2 - y1), flags=cv2.INTER_LINEAR, borderValue=(PAD_VALUE,) * 3
         )
