@@ -29,6 +29,15 @@ if [ ! -f "$run/peer.json" ]; then
 fi
 "$python" -m vovcam_train.export "$run/checkpoint.pt" "$manifest" --measured "$run/ours.json" >&2
 tar xf "$folder/train-0.tar" -C "$photos"
+# only photos of the sets that the run was trained on
+"$python" - "$manifest" "$photos"/*/ >&2 <<'EOF'
+import json, pathlib, sys
+used = {entry["name"] for entry in json.loads(pathlib.Path(sys.argv[1]).read_text())["training"]["data"]}
+folder = pathlib.Path(sys.argv[2])
+for image in json.loads((folder / "annotations.json").read_text())["images"]:
+    if image["set"] not in used:
+        (folder / "images" / image["file_name"]).unlink()
+EOF
 "$vovcam" calibrate --model "$manifest" --source "$photos"/*/images >&2
 "$python" golden.py "$manifest" ../../tests/fixtures/golden.json >&2
 "$python" card.py "$run/ours.json" "$run/peer.json"

@@ -32,7 +32,7 @@ from vovcam_train.export import export
 from vovcam_train.loss import LossWeights, detection_loss, imitation_loss
 from vovcam_train.model import BACKBONES, Detector, NetworkConfig, load_backbone
 from vovcam_train.schedule import Schedule, parse_freeze, parse_stages
-from vovcam_train.teacher import FeatureTeacher, fill_labels
+from vovcam_train.teacher import COCO_INDEX, FeatureTeacher, fill_labels
 
 
 def arguments() -> argparse.Namespace:
@@ -127,8 +127,9 @@ class Trainer:
         if a.teacher:
             cache = a.teacher_cache or a.out / "teacher.json"
             filled = fill_labels(a.teacher, self.train_set, self.classes, cache, threads=a.threads)
+            known = np.array([c in COCO_INDEX for c in self.classes])
             for r in self.train_set:
-                datasets.apply_teacher(r, filled[r.key], positive=0.5, background=0.4)
+                datasets.apply_teacher(r, filled[r.key], positive=0.5, background=0.4, known=known)
             if a.imitate > 0:
                 self.teacher = FeatureTeacher(a.teacher, a.threads)
         boxes = collections.Counter(self.classes[c] for r in self.train_set for c in r.labels)
@@ -191,7 +192,7 @@ class Trainer:
             "adapters": self.adapters.state_dict(), "optimizer": self.optimizer.state_dict(),
             "step": self.step, "passes": self.passes, "elapsed_s": self.elapsed_s,
             "network": {**asdict(self.model.config), "strides": list(self.model.config.strides)},
-            "classes": list(self.classes), "training": self.provenance(),
+            "classes": list(self.classes), "training": self.provenance(), "input_size": self.args.stages[-1][1],
         }  # fmt: skip
         part = self.args.out / "checkpoint.pt.part"
         torch.save(state, part)
@@ -199,7 +200,7 @@ class Trainer:
         latest = self.args.out / "latest"
         latest.mkdir(exist_ok=True)
         name = self.args.backbone + ".json"
-        export(self.ema.model, latest / name, self.classes, self.provenance(), [])
+        export(self.ema.model, latest / name, self.classes, self.provenance(), [], self.args.stages[-1][1])
 
     def provenance(self) -> dict:
         terms = json.loads(self.args.terms.read_text()) if self.args.terms else {}

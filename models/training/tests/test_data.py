@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from vovcam_train.augment import FINAL, PAD_VALUE, BatchPlan, BatchSet, Canvas, Policy
-from vovcam_train.data import Record, apply_teacher, load, repeat_factors, split
+from vovcam_train.data import Record, apply_teacher, load, repeat_factors, scene, split
 
 CLASSES = ("person", "car")
 
@@ -74,10 +74,34 @@ def test_unknown_folder_says_what_was_expected(tmp_path):
 def test_teacher_fills_only_unlabelled_classes(tar):
     record = load(tar, CLASSES, 64)[0]
     found = [[0, 0.9, 40, 8, 60, 30], [1, 0.8, 4, 4, 20, 20], [1, 0.3, 30, 4, 36, 10]]
-    apply_teacher(record, found, positive=0.5, background=0.4)
+    apply_teacher(record, found, positive=0.5, background=0.4, known=np.ones(2, bool))
     assert record.labels.tolist() == [0, 1] and record.weights.tolist() == pytest.approx([1.0, 0.8])
     assert record.ignore_labels.tolist() == [1, 1]
     assert record.background.tolist() == pytest.approx([1.0, 0.4])
+
+
+def test_a_class_that_the_teacher_does_not_know_stays_without_background(tar):
+    record = load(tar, CLASSES, 64)[0]
+    apply_teacher(record, [], positive=0.5, background=0.4, known=np.array([True, False]))
+    assert record.background.tolist() == [1.0, 0.0]
+
+
+def test_frames_of_one_video_are_one_scene(tar):
+    record = load(tar, CLASSES, 32)[0]
+
+    def name(original_id):
+        record.original_id = original_id
+        return scene(record)
+
+    for one, other in [
+        ("es/adit_mp4-1232_jpg.rf.5d7c48a2.jpg", "mages/adit_mp4-9_jpg.rf.00ff.jpg"),
+        ("105304_007-_3330_jpg.rf.29cb.jpg", "105304_007-_3030_jpg.rf.3bbd.jpg"),
+        ("b_V0030_I0001720_jpg.rf.47a3.jpg", "ges/b_V0030_I0005480_jpg.rf.0b4f.jpg"),
+        ("/china_frame7026_jpg.rf.7c0a.jpg", "china_frame1_jpg.rf.ccbd.jpg"),
+    ]:
+        assert name(one) == name(other)
+    assert name("2009_003697") != name("2010_002676")
+    assert name("cam1_mp4-1_jpg.rf.1.jpg") != name("cam2_mp4-1_jpg.rf.1.jpg")
 
 
 def test_split_keeps_scenes_together(tar):

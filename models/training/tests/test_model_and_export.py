@@ -37,7 +37,7 @@ def test_shapes(model):
 
 
 def test_export_and_load_agree(model, tmp_path):
-    export(model, tmp_path / "vovnet27_slim.json", CLASSES, {"recipe": "r", "image_passes": 0, "data": []}, [])
+    export(model, tmp_path / "vovnet27_slim.json", CLASSES, {"recipe": "r", "image_passes": 0, "data": []}, [], 320)
     state = load_file(tmp_path / "vovnet27_slim.safetensors")
     assert state["backbone.stem.stem_1/conv.weight"].dtype == torch.float16
     assert state["backbone.stage5.OSA5_1.concat.OSA5_1_concat/norm.running_var"].dtype == torch.float32
@@ -53,7 +53,7 @@ def test_export_and_load_agree(model, tmp_path):
 
 
 def test_damaged_weights_are_refused(model, tmp_path):
-    export(model, tmp_path / "m.json", CLASSES, {}, [])
+    export(model, tmp_path / "m.json", CLASSES, {}, [], 320)
     (tmp_path / "m.safetensors").open("ab").write(b"x")
     with pytest.raises(ValueError, match="expected sha256"):
         load_model(tmp_path / "m.json")

@@ -89,11 +89,15 @@ def test_a_stop_of_the_whole_group_is_saved(photos, tmp_path, number):
     program = Path(__file__).resolve().parents[1] / "train.py"
     line = [sys.executable, str(program), *command(photos, tmp_path / "run")[1:], "--workers", "1", "--save-every", "0"]
     child = subprocess.Popen(line, start_new_session=True, stdout=subprocess.PIPE, text=True)
-    checkpoint = tmp_path / "run/checkpoint.pt"
-    while not checkpoint.exists() and child.poll() is None:  # until the loader has delivered
-        time.sleep(0.05)
-    os.killpg(child.pid, number)
-    output, _ = child.communicate(timeout=120)
+    try:
+        checkpoint, deadline = tmp_path / "run/checkpoint.pt", time.monotonic() + 120
+        while not checkpoint.exists() and child.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)  # until the loader has delivered
+        os.killpg(child.pid, number)
+        output, _ = child.communicate(timeout=120)
+    finally:
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGKILL)
     assert child.returncode == 0, output
     assert "goes on from here" in output
 

@@ -21,6 +21,12 @@ import numpy as np
 from PIL import Image
 
 VOC_NAMES = {"motorbike": "motorcycle"}
+VOC_CLASSES = frozenset(
+    "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorcycle person "
+    "pottedplant sheep sofa train tvmonitor".split()
+)
+# what stands between a video's name and a frame's number in the data's names
+FRAME_OF_A_VIDEO = re.compile(r"(_mp4|_I\d{5}|-_\d|_?frame\d|-\d{4}\.).*$")
 
 
 @dataclass
@@ -119,7 +125,8 @@ def _voc_folder(path: Path, classes, long_side) -> Iterator[Record]:
             objects.append((cls, o.findtext("difficult") == "1", x1 - 1, y1 - 1, x2, y2))
         data = (path / "JPEGImages" / root.findtext("filename")).read_bytes()
         info = {"set": path.name, "original_id": file.stem}
-        yield _record(f"{path.name}/{file.stem}", info, data, objects, classes, classes, long_side)
+        labelled = [c for c in classes if c in VOC_CLASSES]
+        yield _record(f"{path.name}/{file.stem}", info, data, objects, classes, labelled, long_side)
 
 
 def load(path: str | Path, classes, long_side: int, exclude=()) -> list[Record]:
@@ -137,8 +144,9 @@ def load(path: str | Path, classes, long_side: int, exclude=()) -> list[Record]:
 
 def scene(record: Record) -> str:
     """Frames of one video, and copies of one photo, share a scene name."""
-    name = re.sub(r"\.rf\.[0-9a-f]+.*$", "", record.original_id)
-    return f"{record.set}:{re.sub(r'_mp4.*$', '', name)}"
+    # names may have been cut at the front, so folders before them differ
+    name = re.sub(r"\.rf\.[0-9a-zA-Z]+.*$", "", record.original_id.rsplit("/")[-1])
+    return f"{record.set}:{FRAME_OF_A_VIDEO.sub('', name)}"
 
 
 def split(records: list[Record], share: float) -> tuple[list[Record], list[Record]]:
@@ -159,10 +167,13 @@ def _best_iou(box: np.ndarray, boxes: np.ndarray) -> float:
     return float((inter / (area + (box[2:] - box[:2]).prod() - inter + 1e-9)).max())
 
 
-def apply_teacher(record: Record, found: list[list[float]], positive: float, background: float) -> None:
+def apply_teacher(
+    record: Record, found: list[list[float]], positive: float, background: float, known: np.ndarray
+) -> None:
     """Adds a teacher's detections for the classes that the record's set does not label:
     score ≥ `positive` becomes a box of that weight, less becomes a region without loss;
-    elsewhere background counts with weight `background` instead of 0."""
+    elsewhere background of the classes that the teacher knows (bool [classes]) counts with weight
+    `background` instead of 0."""
     unlabelled = record.background == 0
     boxes, labels, weights, ignored = [], [], [], []
     for cls, score, *xyxy in found:
@@ -180,7 +191,7 @@ def apply_teacher(record: Record, found: list[list[float]], positive: float, bac
     if ignored:
         record.ignore_boxes = np.concatenate([record.ignore_boxes, np.stack([b for b, _ in ignored])])
         record.ignore_labels = np.concatenate([record.ignore_labels, np.array([c for _, c in ignored], np.int64)])
-    record.background = np.where(unlabelled, np.float32(background), record.background)
+    record.background = np.where(unlabelled & known, np.float32(background), record.background)
 
 
 def repeat_factors(records: list[Record], classes: int, threshold: float, most: float) -> np.ndarray:

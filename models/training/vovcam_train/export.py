@@ -43,7 +43,7 @@ def measured_rows(figures: dict, side: int) -> list[dict]:
     return rows
 
 
-def export(model: Detector, out: Path, classes, training: dict, measured: list[dict], input_size: int = 320) -> None:
+def export(model: Detector, out: Path, classes, training: dict, measured: list[dict], input_size: int) -> None:
     """Writes `out` (the manifest) and the safetensors file beside it, each whole or not at all."""
     weights = out.with_suffix(".safetensors")
     part = weights.with_suffix(".safetensors.part")
@@ -93,8 +93,9 @@ def main() -> None:
     network = {**state["network"], "strides": tuple(state["network"]["strides"])}
     model = Detector(NetworkConfig(**network))
     model.load_state_dict(state["ema"])
-    rows = [row for path in args.measured for row in measured_rows(json.loads(path.read_text()), 320)]
-    export(model, args.out, state["classes"], state["training"], rows)
+    side = state["input_size"]
+    rows = [row for path in args.measured for row in measured_rows(json.loads(path.read_text()), side)]
+    export(model, args.out, state["classes"], state["training"], rows, side)
     print(f"wrote '{args.out}' and '{args.out.with_suffix('.safetensors').name}' beside it")
 
 
