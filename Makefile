@@ -7,7 +7,7 @@ PEERS_PYTHON ?= target/peers/venv/bin/python
 .PHONY: help demo test lint doc bench peers deb vm soak aarch64 cuda-check gpu-bundle install clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 20
 
 demo: setup-build ## detect on the bundled street clip: target/demo/detections.jsonl and annotated frames
 	@$(CARGO) build --release

@@ -2,7 +2,8 @@
 //!
 //! AVI is RIFF: chunks of a four-byte name, a little-endian length and data padded to an even
 //! length. A clip is `RIFF('AVI ' LIST('hdrl' …headers) LIST('movi' 00dc…) idx1)`.
-//! Source: Microsoft, "AVI RIFF File Reference". Clips beyond 2 GiB (OpenDML) are not written.
+//! Source: Microsoft, "AVI RIFF File Reference". Long clips go on in further chunks
+//! `RIFF('AVIX' LIST('movi' …))` ("OpenDML AVI File Format Extensions"): these are read, not written.
 
 use crate::frame::Size;
 use std::fs::File;
@@ -62,8 +63,10 @@ pub struct AviReader {
     file: BufReader<File>,
     size: Size,
     fps: f64,
-    /// End of the `movi` list.
+    /// End of the current `movi` list.
     end: u64,
+    /// Length of the file.
+    len: u64,
 }
 
 impl AviReader {
@@ -72,16 +75,19 @@ impl AviReader {
     /// # Errors
     /// When the file cannot be read, is no AVI, or holds another codec.
     pub fn open(path: &Path) -> Result<AviReader, AviError> {
-        let file = File::open(path).map_err(|source| AviError::Io {
+        let io = |source| AviError::Io {
             path: path.to_owned(),
             source,
-        })?;
+        };
+        let file = File::open(path).map_err(io)?;
+        let len = file.metadata().map_err(io)?.len();
         let mut reader = AviReader {
             path: path.to_owned(),
             file: BufReader::new(file),
             size: Size::default(),
             fps: 0.0,
             end: 0,
+            len,
         };
         reader.read_headers()?;
         Ok(reader)
@@ -105,6 +111,9 @@ impl AviReader {
         loop {
             let offset = self.offset()?;
             if offset + 8 > self.end {
+                if self.next_movi()? {
+                    continue;
+                }
                 return Ok(false);
             }
             let (name, len) = self.chunk("a frame chunk (is the clip cut short?)")?;
@@ -123,6 +132,40 @@ impl AviReader {
         }
     }
 
+    /// Steps into the next list of frames, where the clip goes on in a further RIFF chunk.
+    fn next_movi(&mut self) -> Result<bool, AviError> {
+        let behind = self.end.saturating_sub(self.offset()?);
+        self.skip(behind)?;
+        while self.offset()? + 12 <= self.len {
+            let mut head = [0; 8];
+            self.fill(&mut head, "a chunk")?;
+            let (start, len) = (self.offset()?, le32(&head, 4));
+            match &head[..4] {
+                b"RIFF" => self.skip(4)?, // 'AVIX': look inside
+                b"LIST" => {
+                    let mut kind = [0; 4];
+                    self.fill(&mut kind, "a list type")?;
+                    if &kind == b"movi" {
+                        self.end = self.end_of_movi(start, len);
+                        return Ok(true);
+                    }
+                    self.skip(u64::from(len.saturating_sub(4)) + u64::from(len % 2))?;
+                }
+                b"idx1" | b"JUNK" => self.skip(u64::from(len) + u64::from(len % 2))?,
+                _ => break, // no chunk of a clip: what follows is not ours to judge
+            }
+        }
+        Ok(false)
+    }
+
+    /// A clip that was never finished has no length yet: it ends with the file.
+    fn end_of_movi(&self, start: u64, len: u32) -> u64 {
+        match len {
+            0..=4 => self.len,
+            _ => start + u64::from(len),
+        }
+    }
+
     fn read_headers(&mut self) -> Result<(), AviError> {
         let mut riff = [0; 12];
         self.fill(&mut riff, "an AVI header of 12 bytes")?;
@@ -138,7 +181,7 @@ impl AviReader {
             }
             match (&name, &kind) {
                 (b"LIST", b"movi") => {
-                    self.end = start + u64::from(len);
+                    self.end = self.end_of_movi(start, len);
                     return self.check_headers();
                 }
                 // headers nest: step into the lists, read the two chunks that matter
@@ -255,7 +298,7 @@ impl AviReader {
 }
 
 /// Writes JPEGs as a clip. Lengths are filled in by [`AviWriter::finish`]; a clip that was
-/// never finished has no index but its frames are there.
+/// never finished has no index, but its frames are there and [`AviReader`] finds them.
 pub struct AviWriter {
     path: PathBuf,
     file: BufWriter<File>,
@@ -315,11 +358,12 @@ impl AviWriter {
         Ok(())
     }
 
-    /// Writes the index and the final lengths.
+    /// Writes the index, the final lengths, and `fps` where it is better known now.
     ///
     /// # Errors
     /// When the disk refuses it.
-    pub fn finish(mut self) -> Result<(), AviError> {
+    pub fn finish(mut self, fps: Option<f64>) -> Result<(), AviError> {
+        let fps = fps.unwrap_or(self.fps);
         let movi_len = (self.written - MOVI_NAME) as u32;
         let mut index = Vec::with_capacity(8 + 16 * self.index.len());
         index.extend_from_slice(b"idx1");
@@ -329,10 +373,12 @@ impl AviWriter {
             push32(&mut index, &[0x10, offset, len]); // 0x10: every JPEG is a key frame
         }
         let frames = self.index.len() as u32;
-        let mut header = headers(self.size, self.fps, frames, self.largest, movi_len);
+        let mut header = headers(self.size, fps, frames, self.largest, movi_len);
         let riff_len = (self.written + index.len() as u64 - 8) as u32;
         header[4..8].copy_from_slice(&riff_len.to_le_bytes());
         let written = (|| {
+            // a frame that the disk refused may have left a part behind
+            self.file.seek(SeekFrom::Start(self.written))?;
             self.file.write_all(&index)?;
             self.file.seek(SeekFrom::Start(0))?;
             self.file.write_all(&header)?;
@@ -427,7 +473,7 @@ mod tests {
         frames
             .iter()
             .for_each(|frame| writer.write_jpeg(frame).unwrap());
-        writer.finish().unwrap();
+        writer.finish(None).unwrap();
         path
     }
 
@@ -450,6 +496,42 @@ mod tests {
             frames(&path).unwrap(),
             [b"odd".to_vec(), b"even".to_vec(), b"x".to_vec()]
         );
+    }
+
+    #[test]
+    fn a_clip_that_was_never_finished_has_its_frames() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cut.avi");
+        let mut writer = AviWriter::create(&path, SIZE, 12.5).unwrap();
+        writer.write_jpeg(b"one").unwrap();
+        writer.write_jpeg(b"two").unwrap();
+        drop(writer); // its buffer is written, its lengths are not
+        assert_eq!(frames(&path).unwrap(), [b"one".to_vec(), b"two".to_vec()]);
+    }
+
+    #[test]
+    fn a_long_clip_goes_on_in_further_riff_chunks() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = clip(dir.path(), &[b"odd", b"even"]);
+        let mut bytes = std::fs::read(&path).unwrap();
+        for frame in [b"more", b"last"] {
+            bytes.extend_from_slice(b"RIFF\x1c\0\0\0AVIXLIST\x10\0\0\0movi00dc\x04\0\0\0");
+            bytes.extend_from_slice(frame);
+        }
+        bytes.extend_from_slice(b"what some program left behind it");
+        std::fs::write(&path, bytes).unwrap();
+        let all: [&[u8]; 4] = [b"odd", b"even", b"more", b"last"];
+        assert_eq!(frames(&path).unwrap(), all);
+    }
+
+    #[test]
+    fn a_rate_that_is_known_at_the_end_replaces_the_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("clip.avi");
+        let mut writer = AviWriter::create(&path, SIZE, 30.0).unwrap();
+        writer.write_jpeg(b"x").unwrap();
+        writer.finish(Some(9.5)).unwrap();
+        assert_eq!(AviReader::open(&path).unwrap().fps(), 9.5);
     }
 
     #[test]

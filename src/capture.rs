@@ -109,6 +109,14 @@ pub enum CaptureError {
         /// The folder.
         path: PathBuf,
     },
+    /// Pictures, and not one that can be read.
+    #[error("none of the {pictures} pictures of '{}' can be read: the reasons are above", path.display())]
+    NothingReadable {
+        /// The file or folder.
+        path: PathBuf,
+        /// How many were tried.
+        pictures: usize,
+    },
     /// The source cannot be used as asked.
     #[error("{0}")]
     Unusable(String),
@@ -226,6 +234,8 @@ impl SourceSpec {
             Some("avi") => SourceSpec::Clip(path),
             Some(known) if files::EXTENSIONS.contains(&known) => SourceSpec::Pictures(path),
             Some(known) if CLIP_EXTENSIONS.contains(&known) => SourceSpec::Ffmpeg(text.to_owned()),
+            // what else may be in a file is ffmpeg's to say
+            Some(_) if path.is_file() => SourceSpec::Ffmpeg(text.to_owned()),
             _ => SourceSpec::Pictures(path),
         })
     }
@@ -409,6 +419,8 @@ mod tests {
             ("a/b.PNG", S::Pictures("a/b.PNG".into())),
             ("frames", S::Pictures("frames".into())),
             ("x.mp4", S::Ffmpeg("x.mp4".into())),
+            ("Cargo.toml", S::Ffmpeg("Cargo.toml".into())),
+            ("no.wmv", S::Pictures("no.wmv".into())),
             (
                 "rtsp://camera/stream",
                 S::Ffmpeg("rtsp://camera/stream".into()),

@@ -7,6 +7,7 @@ mod eval;
 mod run;
 mod signals;
 
+use crate::capture::CaptureError;
 use crate::config::{ConfigError, Settings};
 use crate::detector::{Detector, DetectorOptions};
 use crate::engine::cpu::Isa;
@@ -15,6 +16,7 @@ use crate::weights::{Model, ModelError};
 use clap::{Parser, Subcommand};
 use std::error::Error;
 use std::fmt;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 /// Camera object detection with VoVNet-27-slim: boxes, JSONL, live FPS and joules per frame.
@@ -67,11 +69,15 @@ struct EngineArgs {
     #[arg(long, value_enum)]
     precision: Option<Precision>,
     /// CPU threads for the network, 0 = one a core
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = threads())]
     threads: usize,
     /// CPU instruction set [default: the best of this machine]
     #[arg(long, value_enum)]
     isa: Option<Isa>,
+}
+
+fn threads() -> clap::builder::RangedU64ValueParser<usize> {
+    clap::builder::RangedU64ValueParser::new().range(0..=256)
 }
 
 impl EngineArgs {
@@ -157,22 +163,40 @@ impl Cli {
 impl RunArgs {
     /// The command line over the settings file, checked.
     fn merged(&self) -> Result<Settings, Failure> {
-        let in_file = self.config.is_some();
         let file = match &self.config {
             Some(path) => Settings::load(path).map_err(|e| Failure::new(CONFIG, e))?,
             None => Settings::default(),
         };
+        // the file's own values were checked as it was read
         let settings = self.settings.clone().or(file);
-        settings
-            .validate()
-            .map_err(|e| config_failure(e, in_file))?;
+        settings.validate().map_err(|e| Failure::new(USAGE, e))?;
         Ok(settings)
     }
 }
 
-/// A bad value is the configuration's fault where there is one, else the command line's.
+/// A line on stderr, for people. On a full disk, or when nobody listens any more, it is lost: that
+/// must not end the run as `eprintln!` would.
+pub fn say(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// The exit code of a source that cannot be read.
+fn capture_code(error: &CaptureError) -> u8 {
+    match error {
+        CaptureError::Camera { .. } | CaptureError::Missing { .. } => NO_CAMERA,
+        CaptureError::Unusable(_) => USAGE,
+        _ => NO_INPUT,
+    }
+}
+
+/// The exit code of a bad value: the configuration's fault where there is one, else the command
+/// line's.
+fn config_code(in_file: bool) -> u8 {
+    if in_file { CONFIG } else { USAGE }
+}
+
 fn config_failure(error: ConfigError, in_file: bool) -> Failure {
-    Failure::new(if in_file { CONFIG } else { USAGE }, error)
+    Failure::new(config_code(in_file), error)
 }
 
 /// The model named, or the one built in.
@@ -224,6 +248,22 @@ fn keep_apart<'a>(
             format!(
                 "'{}' holds the pictures that are read and annotated ones would overwrite them: \
                  give --save another folder",
+                save.display()
+            ),
+        )),
+    }
+}
+
+/// Refuses to save an annotated clip over the clip that is read.
+fn keep_clip(save: Option<&Path>, clip: &Path) -> Result<(), Failure> {
+    let same = |save: &Path| matches!((save.canonicalize(), clip.canonicalize()), (Ok(a), Ok(b)) if a == b);
+    match save.filter(|save| same(save)) {
+        None => Ok(()),
+        Some(save) => Err(Failure::new(
+            USAGE,
+            format!(
+                "'{}' is the clip that is read and the annotated one would overwrite it: \
+                 give --save another name",
                 save.display()
             ),
         )),

@@ -4,6 +4,7 @@
 
 pub mod reload;
 
+use crate::decode::MAX_SIDE;
 use crate::detector::InputSize;
 use crate::engine::cpu::Isa;
 use crate::engine::{EngineChoice, EngineOptions, Precision};
@@ -23,6 +24,7 @@ use std::time::Duration;
 pub struct Settings {
     /// Camera: /dev/video0, a /dev/v4l/by-id path, or a number
     #[arg(long, value_name = "CAMERA", conflicts_with = "source")]
+    #[serde(default, deserialize_with = "path_or_number")]
     pub device: Option<String>,
     /// Clip, folder of pictures, '-' for raw frames on standard input, an address ffmpeg can read
     /// such as 'rtsp://ADDRESS', 'csi://0', 'gst:PIPELINE', or 'pattern'
@@ -81,7 +83,7 @@ pub struct Settings {
     /// Write no log while less than this is free on its disk: '64M' [default: 0]
     #[arg(long, value_name = "BYTES")]
     pub min_free: Option<Bytes>,
-    /// Seconds that a log line may wait to be forced to the disk, 0 = none [default: 10]
+    /// Seconds that a log line may wait to be forced to the disk, 0 = every line is [default: 10]
     #[arg(long, value_name = "SECONDS")]
     pub fsync_interval: Option<f64>,
     /// Save annotated frames: a folder for JPEGs, or a file ending in .avi
@@ -210,7 +212,16 @@ impl Settings {
             });
         }
         // from the text again, so that a wrong value is reported with its line
-        toml::from_str(text).map_err(invalid)
+        let settings: Settings = toml::from_str(text).map_err(invalid)?;
+        let checked = match settings.device.is_some() && settings.source.is_some() {
+            true => Err("'device' and 'source' exclude each other: keep one".to_owned()),
+            false => settings.validate().map_err(|e| e.to_string()),
+        };
+        checked.map_err(|reason| ConfigError::Invalid {
+            path: path.to_owned(),
+            reason,
+        })?;
+        Ok(settings)
     }
 
     /// These settings, and `other`'s where these say nothing.
@@ -311,15 +322,6 @@ impl Settings {
     /// # Errors
     /// When a number is outside its range.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let positive = |name, value: Option<f64>| match value {
-            Some(v) if !(v.is_finite() && v > 0.0) => Err(ConfigError::Range {
-                name,
-                expected: "a positive number",
-                got: v.to_string(),
-            }),
-            _ => Ok(()),
-        };
-        positive("fps", self.fps)?;
         let range = |name, right: bool, expected, got: String| match right {
             true => Ok(()),
             false => Err(ConfigError::Range {
@@ -328,6 +330,26 @@ impl Settings {
                 got,
             }),
         };
+        let fps = self.fps.unwrap_or(1.0);
+        range(
+            "fps",
+            (0.001..=1000.0).contains(&fps),
+            "0.001 to 1000",
+            fps.to_string(),
+        )?;
+        let frame = self.size.unwrap_or(Size::new(1, 1));
+        range(
+            "size",
+            frame.width.max(frame.height) <= MAX_SIDE,
+            "at most 16384 pixels a side",
+            frame.to_string(),
+        )?;
+        range(
+            "classes",
+            self.classes.as_ref().is_none_or(|names| !names.is_empty()),
+            "at least one name, or no such key for all",
+            "none".to_owned(),
+        )?;
         let (size, keep) = (self.rotate_size, self.rotate_keep.unwrap_or(1));
         let (threads, fsync) = (
             self.threads.unwrap_or(0),
@@ -427,7 +449,10 @@ pub struct ThresholdSpec {
 
 /// `0.4`, `"person=0.6,car=0.3"` or `{ person = 0.6 }`.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "expected a score such as 0.4, a text such as \"person=0.6,car=0.3\" or a table such as { person = 0.6 }"
+)]
 enum ThresholdToml {
     All(f32),
     Text(String),
@@ -534,6 +559,24 @@ where
     text.parse().map(Some).map_err(serde::de::Error::custom)
 }
 
+fn path_or_number<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(
+        untagged,
+        expecting = "expected a device path such as \"/dev/video0\", or a number"
+    )]
+    enum Device {
+        Number(u32),
+        Path(String),
+    }
+    Ok(Some(match Device::deserialize(deserializer)? {
+        Device::Number(number) => number.to_string(),
+        Device::Path(path) => path,
+    }))
+}
+
 fn format_from_text<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<PixelFormat>, D::Error> {
@@ -580,6 +623,10 @@ mod tests {
             ("input = 100", "multiples of 32"),
             ("engine = \"gpu\"", "cuda"),
             ("format = \"h264\"", "mjpeg"),
+            ("device = []", "or a number"),
+            ("threshold = [1]", "expected a score such as 0.4"),
+            ("input = [1]", "expected a side such as 640"),
+            ("rotate_size = -1", "expected bytes"),
         ] {
             let error = parse(text).unwrap_err().to_string();
             assert!(error.contains(expected), "{text}: {error}");
@@ -589,7 +636,19 @@ mod tests {
     #[test]
     fn values_outside_their_range_say_what_would_be_right() {
         for (text, expected) in [
-            ("fps = 0", "fps: expected a positive number, got 0"),
+            ("fps = 0", "fps: expected 0.001 to 1000, got 0"),
+            (
+                "size = \"70000x100\"",
+                "size: expected at most 16384 pixels a side, got 70000x100",
+            ),
+            (
+                "classes = []",
+                "classes: expected at least one name, or no such key for all, got none",
+            ),
+            (
+                "device = 0\nsource = \"a.avi\"",
+                "'device' and 'source' exclude each other: keep one",
+            ),
             ("threads = 300", "threads: expected 0 to 256, got 300"),
             (
                 "camera_timeout = 1e6",
@@ -605,12 +664,11 @@ mod tests {
                 "fsync_interval: expected 0 to 86400 seconds, got -1",
             ),
         ] {
-            let error = parse(text).unwrap().validate().unwrap_err();
-            assert_eq!(error.to_string(), expected);
+            let error = parse(text).unwrap_err();
+            assert_eq!(error.to_string(), format!("'vovcam.toml': {expected}"));
         }
         let good = "rotate_size = \"64K\"\nrotate_keep = 3\nmin_free = 1000\nfsync_interval = 0";
         let settings = parse(good).unwrap();
-        settings.validate().unwrap();
         assert_eq!(
             settings.log_options(),
             LogOptions {

@@ -248,6 +248,12 @@ fn jpeg_to_rgb(bytes: &[u8], pool: &FramePool) -> Result<(Size, PooledBuf), Deco
         .dimensions()
         .ok_or_else(|| bad("no dimensions".to_owned()))?;
     let size = Size::new(width as u32, height as u32);
+    if size.area() as u64 > MAX_PIXELS {
+        return Err(bad(format!(
+            "{size} is more than the {} megapixels that are read",
+            MAX_PIXELS >> 20
+        )));
+    }
     let mut rgb = pool.take(3 * size.area());
     decoder
         .decode_into(&mut rgb)
@@ -255,9 +261,9 @@ fn jpeg_to_rgb(bytes: &[u8], pool: &FramePool) -> Result<(Size, PooledBuf), Deco
     Ok((size, rgb))
 }
 
-/// Whether an end marker follows the last scan. Decoders make a half grey picture of a JPEG that
+/// Whether a JPEG's end marker follows its last scan. Decoders make a half grey picture of a JPEG that
 /// was cut short; compressed data itself never holds either marker.
-fn jpeg_is_whole(bytes: &[u8]) -> bool {
+pub(crate) fn jpeg_is_whole(bytes: &[u8]) -> bool {
     let marker = |code: u8| bytes.windows(2).rposition(|pair| pair == [0xff, code]);
     marker(0xda).is_some_and(|scan| marker(0xd9).is_some_and(|end| end > scan))
 }

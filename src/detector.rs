@@ -21,7 +21,10 @@ pub enum InputSize {
 
 /// `640`, `"640"` or `"640x384"`, as configuration files write it.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "expected a side such as 640, or both such as \"640x384\""
+)]
 enum InputText {
     Number(u32),
     Text(String),
@@ -39,7 +42,7 @@ impl TryFrom<InputText> for InputSize {
 }
 
 /// Inputs beyond this need more memory than small boards have.
-const MAX_INPUT_SIDE: u32 = 4096;
+pub(crate) const MAX_INPUT_SIDE: u32 = 4096;
 
 impl std::str::FromStr for InputSize {
     type Err = String;

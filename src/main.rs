@@ -10,7 +10,7 @@ fn main() -> ExitCode {
     match cli.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("vovcam: {failure}");
+            vovcam::cli::say(format_args!("vovcam: {failure}"));
             ExitCode::from(failure.code)
         }
     }
@@ -33,5 +33,7 @@ fn start_log(verbose: u8) {
         .with_writer(std::io::stderr)
         .with_ansi(colours)
         .with_target(false)
+        // by default a line that cannot be written is reported with `eprintln!`, which panics then
+        .log_internal_errors(false)
         .init();
 }

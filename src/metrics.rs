@@ -197,6 +197,11 @@ impl Metrics {
         });
     }
 
+    /// The meter does not tell any more.
+    pub fn clear_power(&self) {
+        self.lock().power = None;
+    }
+
     /// Heat and throttling of the moment.
     pub fn set_heat(&self, heat: Heat) {
         self.lock().heat = heat;

@@ -482,12 +482,27 @@ fn spawn_save(
 ) -> Result<(Sender<Arc<Report>>, StageThread), PipelineError> {
     let (sender, reports) = bounded::<Arc<Report>>(SAVE_QUEUE);
     let thread = spawn("vc-save", move || {
-        let mut picture = Vec::new();
+        let (mut picture, mut failed, mut failing) = (Vec::new(), None, false);
         for report in reports {
             annotate(&mut overlay, &report, &mut picture);
-            saver.write(&report.frame, &picture)?;
+            let written = saver.write(&report.frame, &picture);
+            match &written {
+                Ok(()) if failing => tracing::info!("annotated frames are written again"),
+                // a live run may go on for weeks before it returns this
+                Err(error) if !failing => tracing::error!("{}", chain(error)),
+                _ => {}
+            }
+            failing = written.is_err();
+            // a picture more or less in a folder; a clip cannot go on after half a frame
+            let over = matches!(written, Err(SinkError::Clip(_)));
+            failed = failed.or(written.err());
+            if over {
+                break;
+            }
         }
-        Ok(saver.finish()?)
+        let finished = saver.finish();
+        failed.map_or(finished, Err)?;
+        Ok(())
     })?;
     Ok((sender, thread))
 }

@@ -17,6 +17,9 @@ impl BBox {
     /// A box clamped to a frame; corners given the wrong way round become an empty box, and so
     /// does NaN.
     pub fn clamped(x0: f32, y0: f32, x1: f32, y1: f32, frame: Size) -> BBox {
+        if [x0, y0, x1, y1].iter().any(|v| v.is_nan()) {
+            return BBox::clamped(0.0, 0.0, 0.0, 0.0, frame); // `max` below would hide it
+        }
         let clamp = |v: f32, limit: u32| v.max(0.0).min(limit as f32);
         let (x0, y0) = (clamp(x0, frame.width), clamp(y0, frame.height));
         BBox {
@@ -303,8 +306,14 @@ mod tests {
 
     #[test]
     fn boxes_are_ordered_clamped_and_never_nan() {
-        let bbox = BBox::clamped(f32::NAN, -5.0, 1e9, 3.0, FRAME);
+        let bbox = BBox::clamped(f32::NEG_INFINITY, -5.0, 1e9, 3.0, FRAME);
         assert_eq!(bbox.xywh(), [0.0, 0.0, 64.0, 3.0]);
+        for side in 0..4 {
+            let mut corners = [1.0, 1.0, 9.0, 9.0];
+            corners[side] = f32::NAN;
+            let [x0, y0, x1, y1] = corners;
+            assert_eq!(BBox::clamped(x0, y0, x1, y1, FRAME).area(), 0.0, "{side}");
+        }
         assert_eq!(BBox::clamped(30.0, 0.0, 10.0, 10.0, FRAME).area(), 0.0);
         assert_eq!(bbox.iou(&BBox::clamped(0.0, 0.0, 0.0, 0.0, FRAME)), 0.0);
     }

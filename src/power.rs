@@ -20,6 +20,7 @@ use crate::metrics::Metrics;
 use crate::units::{Joules, Watts};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -108,10 +109,12 @@ pub fn find(root: &Path, on_gpu: bool, reasons: &mut Vec<String>) -> Option<Box<
 fn describe(error: &PowerError) -> String {
     let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
     let fix = match error {
-        PowerError::Read { path, .. } => format!(
-            "; to let users read it: 'sudo chmod a+r {}' until the next boot, or a udev rule",
-            path.display()
-        ),
+        PowerError::Read { path, source } if source.kind() == ErrorKind::PermissionDenied => {
+            format!(
+                "; to let users read it: 'sudo chmod a+r {}' until the next boot, or a udev rule",
+                path.display()
+            )
+        }
         _ => String::new(),
     };
     format!("{error}{}{fix}", cause.unwrap_or_default())
@@ -171,11 +174,14 @@ impl Sampler {
                 if !std::mem::replace(&mut self.failing, true) {
                     tracing::warn!("{}", describe(&error));
                 }
+                metrics.clear_power();
                 return;
             }
         };
         if std::mem::take(&mut self.failing) && matches!(reading, Reading::Power(_)) {
-            self.last = None; // nobody knows the power meanwhile; a counter of energy went on
+            // nobody knows the power meanwhile; a counter of energy went on
+            self.last = None;
+            self.window.clear();
         }
         let now = self.clock.now();
         let Some(elapsed) = self.last.replace(now).map(|last| now.since(last)) else {
@@ -276,6 +282,18 @@ mod tests {
     }
 
     #[test]
+    fn only_a_sensor_that_is_forbidden_wants_other_rights() {
+        let said = |kind: ErrorKind| {
+            describe(&PowerError::Read {
+                path: "sensor".into(),
+                source: kind.into(),
+            })
+        };
+        assert!(said(ErrorKind::PermissionDenied).contains("'sudo chmod a+r sensor'"));
+        assert!(!said(ErrorKind::NotFound).contains("chmod"));
+    }
+
+    #[test]
     fn power_is_integrated_over_the_real_time_and_shown_once_a_window_has_passed() {
         let readings = [0.0, 10.0, 40.0, 40.0].map(|watts| Some(Reading::Power(Watts(watts))));
         let expected = [
@@ -293,6 +311,9 @@ mod tests {
         let expected = [None, Some(50.0), Some(50.0), Some(50.0), Some(100.0)];
         let known = sampled(&[watts, watts, None, watts, watts], 5);
         assert_eq!(known.iter().map(|k| k.1).collect::<Vec<_>>(), expected);
+        // nor is the last power that was known taken for the power of now
+        let shown = [None, Some(10.0), None, None, Some(10.0)];
+        assert_eq!(known.iter().map(|k| k.0).collect::<Vec<_>>(), shown);
 
         let joules = |joules| Some(Reading::Energy(Joules(joules)));
         let known = sampled(&[joules(0.0), joules(50.0), None, joules(100.0)], 5);

@@ -52,7 +52,10 @@ pub struct Bytes(pub u64);
 
 /// `65536`, `"64M"`, as configuration files write it.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "expected bytes: a number, or a text such as \"64M\""
+)]
 enum BytesText {
     Number(u64),
     Text(String),

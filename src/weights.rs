@@ -4,6 +4,7 @@
 //! dtype and shape of every tensor that the graph asks for. Batch norm is folded into the
 //! convolution here, once, so that engines only know weights and biases.
 
+use crate::detector::MAX_INPUT_SIDE;
 use crate::graph::{Conv, Graph};
 use crate::model::Network;
 use safetensors::{Dtype, SafeTensors};
@@ -306,10 +307,10 @@ fn parse_manifest(bytes: &[u8], origin: &str) -> Result<Manifest, ModelError> {
             manifest.std
         )));
     }
-    if manifest.input_size == 0 || !manifest.input_size.is_multiple_of(32) {
+    let side = manifest.input_size;
+    if side == 0 || !side.is_multiple_of(32) || side > MAX_INPUT_SIDE as usize {
         return Err(bad(format!(
-            "input_size: expected a multiple of 32, got {}",
-            manifest.input_size
+            "input_size: expected a multiple of 32 up to {MAX_INPUT_SIDE}, got {side}"
         )));
     }
     let unit = |name: &str, value: f32| match (0.0..=1.0).contains(&value) {

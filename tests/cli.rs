@@ -14,6 +14,8 @@ fn vovcam() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vovcam"));
     command
         .env_remove("DISPLAY")
+        .env_remove("NOTIFY_SOCKET")
+        .env_remove("VOVCAM_LOG")
         .env_remove("WAYLAND_DISPLAY")
         .timeout(Duration::from_secs(300));
     command
@@ -192,6 +194,8 @@ fn bad_pictures_and_clips_say_what_is_wrong() {
         66,
         &["empty"],
     );
+    let (_, stderr) = run(&["--source", &text], 66);
+    assert!(stderr.contains("none of the 1 pictures"), "{stderr}");
     let clip = std::fs::read(CLIP).unwrap();
     let not_avi = path(dir.path(), "text.avi", b"this is not a clip at all");
     fails(&["--source", &not_avi], 66, &["byte 0", "RIFF"]);
@@ -252,6 +256,7 @@ fn wrong_settings_name_the_nearest_right_one() {
         &["multiples of 32"],
     );
     fails(&["--source", "-"], 2, &["--size WIDTHxHEIGHT"]);
+    #[cfg(not(feature = "cuda"))]
     fails(
         &["--source", "pattern:1", "--engine", "cuda"],
         1,
@@ -264,6 +269,28 @@ fn wrong_settings_name_the_nearest_right_one() {
         &["unknown key 'clases'", "did you mean 'classes'?"],
     );
     fails(&["--config", "none.toml"], 78, &["none.toml"]);
+    let config = |text: &str| path(dir.path(), "vovcam.toml", text.as_bytes());
+    fails(
+        &["--config", &config("fps = 0")],
+        78,
+        &["vovcam.toml': fps", "got 0"],
+    );
+    fails(
+        &["--config", &config("source = \"csi://front\"")],
+        78,
+        &["csi://NUMBER"],
+    );
+    fails(
+        &["--config", &config("source = \"-\"")],
+        78,
+        &["--size WIDTHxHEIGHT"],
+    );
+    // the mistake is on the command line, whatever the file says
+    fails(
+        &["--config", &config("threads = 1"), "--fps", "0"],
+        2,
+        &["fps", "got 0"],
+    );
     let log = dir.path().join("no/such/folder.jsonl");
     fails(
         &["--source", "pattern:1", "--jsonl", log.to_str().unwrap()],
@@ -302,6 +329,79 @@ fn annotated_pictures_never_overwrite_what_is_read() {
         2,
         &["overwrite", "another folder"],
     );
+}
+
+#[test]
+fn an_annotated_clip_never_overwrites_the_one_that_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let clip = dir.path().join("clip.avi");
+    std::fs::copy(CLIP, &clip).unwrap();
+    let name = clip.to_str().unwrap();
+    fails(
+        &["--source", name, "--save", name],
+        2,
+        &["overwrite", "another name"],
+    );
+    assert_eq!(std::fs::read(&clip).unwrap(), std::fs::read(CLIP).unwrap());
+}
+
+#[test]
+fn detect_saves_a_clip_that_can_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let picture = dir.path().join("a.png");
+    image::RgbImage::new(64, 48).save(&picture).unwrap();
+    let clip = dir.path().join("out.avi");
+    let (picture, clip) = (picture.to_str().unwrap(), clip.to_str().unwrap());
+    run(&["detect", picture, picture, "--save", clip], 0);
+    let (_, stderr) = run(&["--source", clip, "--input", "64"], 0);
+    assert!(stderr.contains("2 frames in"), "{stderr}");
+}
+
+/// A place that takes no byte, as a full disk.
+fn full() -> std::fs::File {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).open("/dev/full").unwrap()
+}
+
+const THREE_FRAMES: [&str; 7] = [
+    "--source",
+    "pattern:3",
+    "--size",
+    "64x64",
+    "--input",
+    "64",
+    "--jsonl",
+];
+
+#[cfg(target_os = "linux")]
+#[test]
+fn messages_that_nobody_can_read_end_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log.jsonl");
+    let status = std::process::Command::new(env!("CARGO_BIN_EXE_vovcam"))
+        .args(THREE_FRAMES)
+        .arg(&log)
+        .stderr(full())
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(0));
+    let log = std::fs::read_to_string(log).unwrap();
+    let frames = lines(&log).iter().filter(|l| l["type"] == "frame").count();
+    assert_eq!(frames, 3);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn lines_that_standard_output_refuses_are_an_error() {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_vovcam"))
+        .args(THREE_FRAMES)
+        .arg("-")
+        .stdout(full())
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("lacks 5 lines"), "{stderr}");
 }
 
 #[test]

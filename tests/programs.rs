@@ -58,6 +58,7 @@ frames() {{
         command
             .args(["--headless", "--jsonl", "-", "--input", "64"])
             .args(args)
+            .env_remove("VOVCAM_LOG")
             .env("PATH", format!("{}{path}", bin.display()));
         command
     }
@@ -272,11 +273,22 @@ fn a_clip_is_read_to_its_end_and_a_bad_one_says_why() {
 
 #[test]
 fn without_retry_a_lost_camera_ends_the_run() {
-    let stage = Stage::with("ffmpeg", "header; frames 2; exit 1");
     let args = ["--source", "rtsp://camera/s", "--no-retry"];
-    let (code, _, stderr) = stage.output(&args);
+    // ffmpeg itself is content when the connection ends
+    for status in [0, 1] {
+        let stage = Stage::with("ffmpeg", &format!("header; frames 2; exit {status}"));
+        let (code, _, stderr) = stage.output(&args);
+        assert_eq!(code, 69, "{stderr}");
+        let reason = format!("camera 'rtsp://camera/s': ffmpeg: exit status: {status}");
+        assert!(stderr.contains(&reason), "{stderr}");
+    }
+    // what the system refuses now it may grant later: a camera that is lost, not a bad clip
+    let stage = Stage::with("ffmpeg", "");
+    let refused = std::fs::Permissions::from_mode(0o644);
+    std::fs::set_permissions(stage.file("bin/ffmpeg"), refused).unwrap();
+    let (code, _, stderr) = text(stage.vovcam("", &args).output().unwrap());
     assert_eq!(code, 69, "{stderr}");
-    assert!(stderr.contains("camera 'rtsp://camera/s': ffmpeg: exit status: 1"));
+    assert!(stderr.contains("ffmpeg: cannot be started"), "{stderr}");
 }
 
 #[test]

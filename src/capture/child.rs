@@ -296,7 +296,7 @@ pub(super) fn without_passwords(text: &str) -> String {
     for part in parts {
         shown.push_str("://");
         let end = part
-            .find(|c: char| c == '/' || c.is_whitespace() || c == '"' || c == '\'')
+            .find(|c: char| c == '/' || c.is_whitespace())
             .unwrap_or(part.len());
         let user = part[..end].rfind('@').map(|at| &part[..at]);
         match user.and_then(|user| user.split_once(':')) {
@@ -413,6 +413,7 @@ mod tests {
                 "location=rtsp://u:p@q@host latency=0",
                 "location=rtsp://u:***@host latency=0",
             ),
+            ("rtsp://u:it's@host/s", "rtsp://u:***@host/s"),
             ("rtsp://user@host/a@b", "rtsp://user@host/a@b"),
             ("rtsp://host:554/s", "rtsp://host:554/s"),
             ("clip.mp4", "clip.mp4"),

@@ -15,6 +15,9 @@ pub struct PictureSource {
     pictures: std::vec::IntoIter<PathBuf>,
     framer: Framer,
     fps: Option<f64>,
+    /// Pictures tried, and whether any was good.
+    tried: usize,
+    any: bool,
 }
 
 impl PictureSource {
@@ -50,6 +53,8 @@ impl PictureSource {
             pictures: pictures.into_iter(),
             framer: Framer::new(options),
             fps: options.fps,
+            tried: 0,
+            any: false,
         })
     }
 }
@@ -57,11 +62,19 @@ impl PictureSource {
 impl Source for PictureSource {
     fn next(&mut self) -> Result<Next, CaptureError> {
         let Some(path) = self.pictures.next() else {
-            return Ok(Next::End);
+            return match self.any {
+                true => Ok(Next::End),
+                false => Err(CaptureError::NothingReadable {
+                    path: self.path.clone(),
+                    pictures: self.tried,
+                }),
+            };
         };
+        self.tried += 1;
         let mut frame = self.framer.frame(PixelFormat::Rgb8, |_| {
             load_image(&path).map(|(size, rgb)| (size, PooledBuf::from(rgb)))
         })?;
+        self.any = true;
         frame.name = path
             .file_name()
             .map(|name| name.to_string_lossy().into_owned());
@@ -152,6 +165,24 @@ mod tests {
             }
         }
         assert_eq!(names, ["f1.png", "f2.png", "bad", "f10.png"]);
+    }
+
+    #[test]
+    fn a_source_without_one_good_picture_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a.png", "b.png"] {
+            std::fs::write(dir.path().join(name), b"not a picture").unwrap();
+        }
+        let mut source = PictureSource::open(dir.path(), &test_options()).unwrap();
+        for _ in 0..2 {
+            assert!(source.next().unwrap_err().is_damaged_frame());
+        }
+        let error = source.next().unwrap_err();
+        assert!(!error.is_damaged_frame(), "{error}");
+        assert!(
+            error.to_string().starts_with("none of the 2 pictures of '"),
+            "{error}"
+        );
     }
 
     #[test]

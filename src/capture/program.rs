@@ -158,7 +158,11 @@ impl ProgramSource {
 
     /// Starts the program; for a clip, its size and rate are known afterwards.
     fn start(&mut self) -> Result<(), CaptureError> {
-        let child = Child::spawn(&self.launch, &self.options)?;
+        let child = Child::spawn(&self.launch, &self.options).map_err(|error| match error {
+            // a camera is tried again: what the system lacks now it may have later
+            CaptureError::Program { reason, .. } if self.live => self.error(reason),
+            error => error,
+        })?;
         let running = self.running.insert(Running {
             child,
             frames: None,
@@ -204,7 +208,9 @@ impl ProgramSource {
         };
         let (status, said) = running.child.end();
         let well = self.any && status.is_some_and(|status| status.success());
-        if well && !(self.live && self.options.retry) {
+        // a pipeline may have an end; a network camera has none, though ffmpeg calls a lost one well
+        let may_end = !self.live || (self.launch.program == GSTREAMER && !self.options.retry);
+        if well && may_end {
             return Ok(Next::End);
         }
         Err(self.error(ending(status, said)))

@@ -106,7 +106,8 @@ impl Source for RawSource {
 fn read_jpeg(input: &mut impl BufRead, jpeg: &mut Vec<u8>) -> std::io::Result<bool> {
     jpeg.clear();
     loop {
-        if input.read_until(0xd9, jpeg)? == 0 {
+        let room = (MAX_JPEG + 1 - jpeg.len()) as u64;
+        if input.by_ref().take(room).read_until(0xd9, jpeg)? == 0 {
             return Ok(!jpeg.is_empty());
         }
         if jpeg.ends_with(&[0xff, 0xd9]) || jpeg.len() > MAX_JPEG {

@@ -29,6 +29,10 @@ pub(super) struct CalibrateArgs {
 pub(super) fn run(args: &CalibrateArgs) -> Result<(), Failure> {
     let mut model = Model::load(&args.model)?;
     let spec = SourceSpec::parse(&args.source).map_err(|e| Failure::new(USAGE, e))?;
+    if spec == SourceSpec::Stdin {
+        let reason = "--source: expected a folder of pictures or a clip, got '-' (raw frames)";
+        return Err(Failure::new(USAGE, reason));
+    }
     let stop = Stop::default();
     let options = CaptureOptions {
         size: None,
@@ -40,7 +44,8 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<(), Failure> {
         stop: stop.signal().clone(),
         health: Health::default(),
     };
-    let mut source = capture::open(&spec, &options).map_err(|e| Failure::new(NO_INPUT, e))?;
+    let mut source =
+        capture::open(&spec, &options).map_err(|e| Failure::new(super::capture_code(&e), e))?;
     let mut calibration = Calibration::new(&model)?;
     measure(&mut calibration, &model, source.as_mut(), args.pictures)?;
     model.manifest.int8 = Some(calibration.finish());
@@ -74,7 +79,7 @@ fn measure(
         calibration.add(&input)?;
         measured += 1;
         if measured.is_multiple_of(50) {
-            eprintln!("{measured} of at most {pictures} pictures");
+            super::say(format_args!("{measured} of at most {pictures} pictures"));
         }
     }
     match measured {

@@ -9,8 +9,8 @@ use crate::frame::{Frame, PixelFormat};
 use crate::metrics::Snapshot;
 use crate::sink::jsonl::JsonlWriter;
 use crate::sink::overlay::Overlay;
-use crate::sink::save::Saver;
-use crate::sink::{Labels, Report};
+use crate::sink::save::{Rate, Saver};
+use crate::sink::{Labels, Report, SinkError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,8 +24,8 @@ pub(super) struct DetectArgs {
     /// One JSON line a picture on standard output
     #[arg(long)]
     json: bool,
-    /// Save annotated pictures to this folder
-    #[arg(long, value_name = "DIR")]
+    /// Save annotated pictures: a folder for JPEGs, or a file ending in .avi
+    #[arg(long, value_name = "DIR|FILE.avi")]
     save: Option<PathBuf>,
     /// Model manifest or weights [default: the model built in]
     #[arg(long, value_name = "PATH")]
@@ -71,7 +71,7 @@ pub(super) fn run(args: DetectArgs) -> Result<(), Failure> {
         save: args
             .save
             .as_deref()
-            .map(|path| Saver::create(path, None))
+            .map(|path| Saver::create(path, Rate::Source(None)))
             .transpose()
             .map_err(|e| Failure::new(RUN_FAILED, e))?,
         overlay: Overlay::new(labels.clone()),
@@ -84,10 +84,11 @@ pub(super) fn run(args: DetectArgs) -> Result<(), Failure> {
             Ok(frame) => outputs.write(path, detect(&mut detector, frame, clock.as_ref())?)?,
             Err(error) => {
                 bad += 1;
-                eprintln!("vovcam: {error}");
+                super::say(format_args!("vovcam: {error}"));
             }
         }
     }
+    outputs.finish().map_err(|e| Failure::new(RUN_FAILED, e))?;
     match bad {
         0 => Ok(()),
         _ => Err(Failure::new(
@@ -151,6 +152,11 @@ impl Outputs {
                 .map_err(|e| Failure::new(RUN_FAILED, e))?;
         }
         Ok(())
+    }
+
+    fn finish(self) -> Result<(), SinkError> {
+        self.save.map_or(Ok(()), Saver::finish)?;
+        self.json.map_or(Ok(()), |json| json.finish(true))
     }
 }
 

@@ -66,13 +66,22 @@ fn cuda(root: &Path) -> String {
     if cfg!(not(feature = "cuda")) {
         parts.push("this program was built without it".to_owned());
     }
-    let old = capability.is_some_and(|value| ["5.3", "6.2", "7.2"].contains(&value));
+    // the chips that JetPack 6 does not know, and the last that does
+    let last = match capability {
+        Some("5.3" | "6.2") => Some(4),
+        Some("7.2") => Some(5),
+        _ => None,
+    };
     let major = |version: &str| version.split('.').next()?.parse::<u32>().ok();
-    let advice = match (old, capability.is_some(), cudnn.as_deref().map(major)) {
-        (true, ..) => "; this chip ends with JetPack 5, the CUDA engine needs JetPack 6.1",
-        (_, true, None) => "; install it with 'apt install nvidia-cudnn'",
-        (_, true, Some(major)) if major < Some(9) => "; the CUDA engine needs JetPack 6.1",
-        _ => "",
+    let advice = match (last, capability.is_some(), cudnn.as_deref().map(major)) {
+        (Some(last), ..) => {
+            format!("; this chip ends with JetPack {last}, the CUDA engine needs JetPack 6.1")
+        }
+        (_, true, None) => "; install it with 'apt install nvidia-cudnn'".to_owned(),
+        (_, true, Some(major)) if major < Some(9) => {
+            "; the CUDA engine needs JetPack 6.1".to_owned()
+        }
+        _ => String::new(),
     };
     let sign = if advice.is_empty() { '-' } else { '✗' };
     format!("{sign} CUDA: {}{advice}", parts.join(", "))
@@ -228,7 +237,7 @@ mod tests {
         );
         let nano = line(&[nano]);
         assert!(
-            nano.contains("compute capability 5.3; this chip ends with JetPack 5"),
+            nano.contains("compute capability 5.3; this chip ends with JetPack 4"),
             "{nano}"
         );
     }

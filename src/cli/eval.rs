@@ -4,7 +4,7 @@ use super::{EngineArgs, Failure, NO_INPUT, RUN_FAILED, USAGE, load_model};
 use crate::detector::{Detector, DetectorOptions, InputSize};
 use crate::eval::dataset::Dataset;
 use crate::eval::predictions::Predictions;
-use crate::eval::{DetectorInfo, EvalOptions, MIN_SCORE, detect, evaluate};
+use crate::eval::{DetectorInfo, EvalError, EvalOptions, MIN_SCORE, detect, evaluate};
 use crate::frame::Size;
 use crate::postprocess::Thresholds;
 use std::io::Write;
@@ -71,6 +71,9 @@ pub(super) fn run(args: EvalArgs) -> Result<(), Failure> {
     writeln!(std::io::stdout(), "{}", text.trim_end()).map_err(|e| Failure::new(RUN_FAILED, e))
 }
 
+/// Detections a picture before those of classes that it does not label are dropped.
+const MOST_DETECTIONS: usize = 1000;
+
 /// Detects on every picture at a score near zero, as average precision wants it.
 fn run_model(
     args: &EvalArgs,
@@ -91,21 +94,28 @@ fn run_model(
         InputSize::Exact(size) => size,
     };
     let nms_iou = manifest.thresholds.nms_iou;
+    let mut thresholds = Thresholds::uniform(manifest.classes.len(), MIN_SCORE, nms_iou);
+    // what the set does not know must not take the places of what it does
+    for (class, score) in thresholds.score.iter_mut().enumerate() {
+        if classes.category(class).is_none() {
+            *score = f32::INFINITY;
+        }
+    }
+    thresholds.max_detections = MOST_DETECTIONS;
     let setup = DetectorOptions {
         engine: args.engine.options(),
         input: Some(InputSize::Exact(input)),
-        thresholds: Some(Thresholds::uniform(
-            manifest.classes.len(),
-            MIN_SCORE,
-            nms_iou,
-        )),
+        thresholds: Some(thresholds),
     };
     let mut detector = Detector::new(&model, &setup)?;
     let predictions = detect(dataset, &classes, options, |frame| {
         let mut found = Vec::new();
         detector.detect(frame, &mut found).map(|_| found)
     })
-    .map_err(|e| Failure::new(NO_INPUT, e))?;
+    .map_err(|e| match e {
+        EvalError::Detect { .. } => Failure::new(RUN_FAILED, e),
+        _ => Failure::new(NO_INPUT, e),
+    })?;
     let info = DetectorInfo {
         model: manifest.name.clone(),
         sha256: manifest.sha256.clone(),

@@ -1,6 +1,9 @@
 //! `vovcam run`: the main job.
 
-use super::{Failure, NO_CAMERA, NO_INPUT, RUN_FAILED, RunArgs, USAGE, load_detector, signals};
+use super::{
+    Failure, NO_CAMERA, RUN_FAILED, RunArgs, capture_code, config_code, keep_apart, keep_clip,
+    load_detector, say, signals,
+};
 use crate::board::Board;
 use crate::capture::{self, CaptureError, CaptureOptions, SourceSpec};
 use crate::clock::SystemClock;
@@ -14,7 +17,7 @@ use crate::pipeline::control::Control;
 use crate::pipeline::{Pipeline, PipelineError, Stop};
 use crate::power::{self, MeterInfo, Sampler};
 use crate::sink::jsonl::{JsonlWriter, ModelRecord, PowerRecord, RunRecord, SCHEMA};
-use crate::sink::save::Saver;
+use crate::sink::save::{Rate, Saver};
 use crate::sink::window::Window;
 use crate::sink::{Labels, SinkError};
 use crate::weights::Model;
@@ -27,9 +30,13 @@ const FIRST_CAMERA: &str = "/dev/video0";
 pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
     let in_file = args.config.is_some();
     let settings = args.merged()?;
-    let spec = source(&settings)?;
-    if let SourceSpec::Pictures(path) = &spec {
-        super::keep_apart(settings.save.as_deref(), std::iter::once(path.as_path()))?;
+    let spec = source(&settings, in_file)?;
+    let save = settings.save.as_deref();
+    match &spec {
+        SourceSpec::Pictures(path) => keep_apart(save, std::iter::once(path.as_path()))?,
+        SourceSpec::Clip(path) => keep_clip(save, path)?,
+        SourceSpec::Ffmpeg(input) => keep_clip(save, Path::new(input))?,
+        _ => {}
     }
     let (model, detector) = load_detector(&settings, in_file)?;
     let stop = Stop::default();
@@ -42,7 +49,7 @@ pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
             model.manifest.clone(),
         )
     });
-    let mut pipeline = build(&settings, &spec, &model, detector, &stop)?;
+    let mut pipeline = build(&settings, in_file, &spec, &model, detector, &stop)?;
     (pipeline.control.reloader, pipeline.control.reloads) = (reloader, reloads);
     let totals = pipeline.run(&stop).map_err(failure)?;
     summarise(&totals);
@@ -50,10 +57,12 @@ pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
 }
 
 /// The source that the settings name, or the first camera where there is one.
-fn source(settings: &Settings) -> Result<SourceSpec, Failure> {
+fn source(settings: &Settings, in_file: bool) -> Result<SourceSpec, Failure> {
     match (&settings.device, &settings.source) {
         (Some(device), _) => Ok(SourceSpec::camera(device)),
-        (None, Some(source)) => SourceSpec::parse(source).map_err(|e| Failure::new(USAGE, e)),
+        (None, Some(source)) => {
+            SourceSpec::parse(source).map_err(|e| Failure::new(config_code(in_file), e))
+        }
         (None, None) if Path::new(FIRST_CAMERA).exists() => Ok(SourceSpec::camera(FIRST_CAMERA)),
         (None, None) => Err(Failure::new(
             NO_CAMERA,
@@ -67,6 +76,7 @@ fn source(settings: &Settings) -> Result<SourceSpec, Failure> {
 
 fn build(
     settings: &Settings,
+    in_file: bool,
     spec: &SourceSpec,
     model: &Model,
     detector: Detector,
@@ -84,9 +94,16 @@ fn build(
         stop: stop.signal().clone(),
         health: health.clone(),
     };
-    let source = capture::open(spec, &options).map_err(|e| failure(e.into()))?;
+    let source = capture::open(spec, &options).map_err(|e| match e {
+        CaptureError::Unusable(_) => Failure::new(config_code(in_file), e),
+        _ => failure(e.into()),
+    })?;
     let root = Path::new("/");
-    let meter = power::find(root, detector.on_gpu(), &mut Vec::new());
+    let mut reasons = Vec::new();
+    let meter = power::find(root, detector.on_gpu(), &mut reasons);
+    for reason in reasons {
+        tracing::info!("power meter: {reason}");
+    }
     let sampler = Sampler::new(meter, root, clock.clone());
     let (described, engine, meter) = (source.describe(), detector.describe(), sampler.info());
     tracing::info!("source: {described}");
@@ -104,10 +121,14 @@ fn build(
     if let Some(log) = &mut log {
         start_log(log, model, &described, &engine, meter.as_ref());
     }
+    let rate = match source.is_live() {
+        true => Rate::Measured,
+        false => Rate::Source(source.fps()),
+    };
     let save = settings
         .save
         .as_deref()
-        .map(|path| Saver::create(path, source.fps()))
+        .map(|path| Saver::create(path, rate))
         .transpose();
     let metrics = Metrics::new(clock.clone());
     let notifier = Notifier::from_env(&clock, &metrics, &health);
@@ -192,11 +213,7 @@ fn sink_failure(error: SinkError) -> Failure {
 
 fn failure(error: PipelineError) -> Failure {
     let code = match &error {
-        PipelineError::Capture(CaptureError::Camera { .. } | CaptureError::Missing { .. }) => {
-            NO_CAMERA
-        }
-        PipelineError::Capture(CaptureError::Unusable(_)) => USAGE,
-        PipelineError::Capture(_) => NO_INPUT,
+        PipelineError::Capture(error) => capture_code(error),
         _ => RUN_FAILED,
     };
     Failure::new(code, error)
@@ -206,7 +223,7 @@ fn failure(error: PipelineError) -> Failure {
 fn summarise(totals: &Totals) {
     let ms = |spent: Duration| 1e3 * totals.mean(spent).as_secs_f64();
     let spent = &totals.spent;
-    eprintln!(
+    say(format_args!(
         "{} frames in {:.1} s, {}, {} objects",
         totals.frames,
         totals.elapsed.as_secs_f64(),
@@ -214,31 +231,31 @@ fn summarise(totals: &Totals) {
             .fps()
             .map_or_else(|| "no speed".to_owned(), |fps| format!("{fps:.1} frames/s")),
         totals.detections
-    );
-    eprintln!(
+    ));
+    say(format_args!(
         "mean ms a frame: decode {:.1}, preprocess {:.1}, network {:.1}, postprocess {:.1}",
         ms(spent.decode),
         ms(spent.preprocess),
         ms(spent.inference),
         ms(spent.postprocess)
-    );
+    ));
     let drops = totals.drops;
     if drops != crate::metrics::Drops::default() {
-        eprintln!(
+        say(format_args!(
             "lost: {} frames in the driver, {} replaced by newer ones, {} damaged; {} log lines",
             drops.driver, drops.replaced, drops.damaged, drops.log
-        );
+        ));
     }
     match (totals.energy, &totals.last.energy) {
-        (Some(joules), Some(energy)) if totals.frames > 0 => eprintln!(
+        (Some(joules), Some(energy)) if totals.frames > 0 => say(format_args!(
             "energy: {joules} in all, {:.3} J a frame, {} in the last {:.0} s ({} by {})",
             joules.0 / totals.frames as f64,
             energy.average,
             energy.window.as_secs_f64(),
             energy.scope,
             energy.source
-        ),
-        (Some(_), _) => eprintln!("energy: the run was too short to tell"),
-        (None, _) => eprintln!("energy: no power meter"),
+        )),
+        (Some(_), _) => say("energy: the run was too short to tell"),
+        (None, _) => say("energy: no power meter"),
     }
 }

@@ -24,7 +24,12 @@ pub(super) fn install(stop: &Stop, reloadable: bool) -> Result<Receiver<()>, Fai
     // a file-size limit must not kill the detector: with a handler the write fails instead
     signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))).map_err(failed)?;
 
-    let mut signals = Signals::new([SIGTERM, SIGHUP]).map_err(failed)?;
+    let mut wanted = vec![SIGTERM];
+    // under nohup a run outlives its terminal
+    if reloadable || !is_ignored(SIGHUP) {
+        wanted.push(SIGHUP);
+    }
+    let mut signals = Signals::new(wanted).map_err(failed)?;
     // one request waits while another is served: more would read the same file
     let (request, reloads) = bounded(1);
     let stop = stop.clone();
@@ -44,6 +49,16 @@ pub(super) fn install(stop: &Stop, reloadable: bool) -> Result<Receiver<()>, Fai
         })
         .map_err(failed)?;
     Ok(reloads)
+}
+
+/// Whether whoever started this process had it ignore a signal.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
 /// First signal: stop and drain. Second: leave at once.

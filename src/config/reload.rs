@@ -120,7 +120,7 @@ mod tests {
             ("threshold = 7", "from 0 to 1"),
             ("clases = []", "did you mean 'classes'?"),
             ("classes = [\"clas1\"]", "did you mean 'class1'?"),
-            ("fps = -1", "a positive number"),
+            ("fps = -1", "0.001 to 1000"),
         ] {
             std::fs::write(dir.path().join("vovcam.toml"), bad).unwrap();
             let error = reloader.reload().unwrap_err().to_string();

@@ -138,7 +138,7 @@ pub struct ClassMap(Vec<Option<usize>>);
 
 impl ClassMap {
     /// The category of a model's class.
-    pub(super) fn category(&self, class_id: usize) -> Option<usize> {
+    pub(crate) fn category(&self, class_id: usize) -> Option<usize> {
         self.0.get(class_id).copied().flatten()
     }
 }

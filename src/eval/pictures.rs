@@ -1,8 +1,9 @@
 //! Where a data set's pictures lie: a folder, or a tar that is read in place.
 
 use super::dataset::DatasetError;
+use crate::decode::jpeg_is_whole;
 use crate::frame::Size;
-use image::{DynamicImage, ImageDecoder, ImageReader};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Cursor, Read, Seek, SeekFrom};
@@ -213,6 +214,9 @@ fn decode(bytes: &[u8], expected: Option<Size>) -> Result<(Size, Vec<u8>), Strin
     let reader = ImageReader::new(Cursor::new(bytes))
         .with_guessed_format()
         .map_err(|e| e.to_string())?;
+    if reader.format() == Some(ImageFormat::Jpeg) && !jpeg_is_whole(bytes) {
+        return Err("the JPEG has no end: the file was cut short".to_owned());
+    }
     let decoder = reader.into_decoder().map_err(|e| e.to_string())?;
     let (width, height) = decoder.dimensions();
     let size = Size::new(width, height);

@@ -138,7 +138,13 @@ impl JsonlWriter {
             Output::File(file) => file.finish(complete),
             Output::Stream(mut stream) => {
                 let _ = stream.writer.flush();
-                Ok(())
+                match stream.lost {
+                    lines if complete && lines > 0 => Err(SinkError::Incomplete {
+                        path: "-".into(),
+                        lines,
+                    }),
+                    _ => Ok(()),
+                }
             }
         }
     }

@@ -2,9 +2,11 @@
 
 use super::SinkError;
 use crate::avi::AviWriter;
+use crate::clock::MonoTime;
 use crate::frame::{Frame, Size};
 use image::ExtendedColorType;
 use image::codecs::jpeg::JpegEncoder;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 /// Rate of a saved clip when the source does not know its own.
@@ -15,13 +17,37 @@ const JPEG_QUALITY: u8 = 90;
 pub struct Saver {
     target: Target,
     jpeg: Vec<u8>,
-    fps: f64,
 }
 
 enum Target {
-    Folder(PathBuf),
-    /// The writer is made with the first frame, which decides the clip's size.
-    Clip(PathBuf, Option<(AviWriter, Size)>),
+    Folder {
+        path: PathBuf,
+        /// Pictures' own names that were given: `a.jpg` and `a.png` must not share one.
+        taken: HashSet<PathBuf>,
+    },
+    Clip {
+        path: PathBuf,
+        rate: Rate,
+        /// Made with the first frame, which decides the clip's size.
+        open: Option<OpenClip>,
+    },
+}
+
+/// The frames per second that a clip is to be shown at.
+#[derive(Clone, Copy, Debug)]
+pub enum Rate {
+    /// Every frame of a source of this rate is saved.
+    Source(Option<f64>),
+    /// Only those of a live source that there was time for: their times decide.
+    Measured,
+}
+
+struct OpenClip {
+    writer: AviWriter,
+    size: Size,
+    frames: u32,
+    first: MonoTime,
+    last: MonoTime,
 }
 
 impl Saver {
@@ -29,7 +55,7 @@ impl Saver {
     ///
     /// # Errors
     /// When the folder, or the clip's folder, cannot be made.
-    pub fn create(path: &Path, fps: Option<f64>) -> Result<Saver, SinkError> {
+    pub fn create(path: &Path, rate: Rate) -> Result<Saver, SinkError> {
         let is_clip = path
             .extension()
             .is_some_and(|e| e.eq_ignore_ascii_case("avi"));
@@ -42,13 +68,19 @@ impl Saver {
             std::fs::create_dir_all(folder).map_err(|e| write_error(folder, e))?;
         }
         let target = match is_clip {
-            true => Target::Clip(path.to_owned(), None),
-            false => Target::Folder(path.to_owned()),
+            true => Target::Clip {
+                path: path.to_owned(),
+                rate,
+                open: None,
+            },
+            false => Target::Folder {
+                path: path.to_owned(),
+                taken: HashSet::new(),
+            },
         };
         Ok(Saver {
             target,
             jpeg: Vec::new(),
-            fps: fps.unwrap_or(DEFAULT_FPS),
         })
     }
 
@@ -67,23 +99,32 @@ impl Saver {
                 source,
             })?;
         match &mut self.target {
-            Target::Folder(folder) => {
-                let path = folder.join(file_name(frame));
+            Target::Folder { path, taken } => {
+                let path = path.join(file_name(frame, taken));
                 std::fs::write(&path, &self.jpeg).map_err(|e| write_error(&path, e))
             }
-            Target::Clip(path, writer) => {
-                let (writer, first) = match writer {
-                    Some(open) => open,
-                    None => writer.insert((AviWriter::create(path, size, self.fps)?, size)),
+            Target::Clip { path, rate, open } => {
+                let clip = match open {
+                    Some(clip) => clip,
+                    None => open.insert(OpenClip {
+                        writer: AviWriter::create(path, size, rate.provisional())?,
+                        size,
+                        frames: 0,
+                        first: frame.captured,
+                        last: frame.captured,
+                    }),
                 };
-                if *first != size {
+                if clip.size != size {
                     tracing::warn!(
-                        "frame {} is {size}, the clip is {first}: left out of it",
-                        frame.id
+                        "frame {} is {size}, the clip is {}: left out of it",
+                        frame.id,
+                        clip.size
                     );
                     return Ok(());
                 }
-                Ok(writer.write_jpeg(&self.jpeg)?)
+                clip.writer.write_jpeg(&self.jpeg)?;
+                (clip.frames, clip.last) = (clip.frames + 1, frame.captured);
+                Ok(())
             }
         }
     }
@@ -94,17 +135,50 @@ impl Saver {
     /// When the disk refuses it.
     pub fn finish(self) -> Result<(), SinkError> {
         match self.target {
-            Target::Clip(_, Some((writer, _))) => Ok(writer.finish()?),
+            Target::Clip {
+                rate,
+                open: Some(clip),
+                ..
+            } => {
+                let fps = match rate {
+                    Rate::Source(_) => None,
+                    Rate::Measured => clip.fps(),
+                };
+                Ok(clip.writer.finish(fps)?)
+            }
             _ => Ok(()),
         }
     }
 }
 
-/// `000123.jpg`, or the picture's own name where the frame came from a file.
-fn file_name(frame: &Frame) -> PathBuf {
-    match &frame.name {
-        Some(name) => Path::new(name).with_extension("jpg"),
-        None => PathBuf::from(format!("{:06}.jpg", frame.id)),
+impl Rate {
+    /// What the clip says until it is finished.
+    fn provisional(self) -> f64 {
+        match self {
+            Rate::Source(Some(fps)) => fps,
+            Rate::Source(None) | Rate::Measured => DEFAULT_FPS,
+        }
+    }
+}
+
+impl OpenClip {
+    /// Frames per second of what is in it; `None` of fewer than two frames.
+    fn fps(&self) -> Option<f64> {
+        let seconds = self.last.since(self.first).as_secs_f64();
+        (self.frames > 1 && seconds > 0.0).then(|| f64::from(self.frames - 1) / seconds)
+    }
+}
+
+/// `000123.jpg`, or the picture's own name where the frame came from a file: `cat.jpg` for
+/// `cat.png`, `cat.webp.jpg` for another cat in the same folder.
+fn file_name(frame: &Frame, taken: &mut HashSet<PathBuf>) -> PathBuf {
+    let Some(name) = &frame.name else {
+        return PathBuf::from(format!("{:06}.jpg", frame.id));
+    };
+    let path = Path::new(name).with_extension("jpg");
+    match taken.insert(path.clone()) {
+        true => path,
+        false => PathBuf::from(format!("{name}.jpg")),
     }
 }
 
@@ -132,14 +206,16 @@ mod tests {
     fn a_folder_gets_numbered_pictures_or_the_source_names() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("a/b");
-        let mut saver = Saver::create(&folder, None).unwrap();
-        let mut named = frame(1, 8);
-        named.name = Some("cat.png".to_owned());
-        for frame in [frame(0, 8), named] {
+        let mut saver = Saver::create(&folder, Rate::Source(None)).unwrap();
+        let named = |name: &str| Frame {
+            name: Some(name.to_owned()),
+            ..frame(1, 8)
+        };
+        for frame in [frame(0, 8), named("cat.png"), named("cat.webp")] {
             saver.write(&frame, &frame.data).unwrap();
         }
         saver.finish().unwrap();
-        for name in ["000000.jpg", "cat.jpg"] {
+        for name in ["000000.jpg", "cat.jpg", "cat.webp.jpg"] {
             assert_eq!(image::open(folder.join(name)).unwrap().width(), 8, "{name}");
         }
     }
@@ -148,7 +224,7 @@ mod tests {
     fn a_clip_can_be_read_back_and_keeps_its_first_size() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out.avi");
-        let mut saver = Saver::create(&path, Some(25.0)).unwrap();
+        let mut saver = Saver::create(&path, Rate::Source(Some(25.0))).unwrap();
         for frame in [frame(0, 16), frame(1, 8), frame(2, 16)] {
             saver.write(&frame, &frame.data).unwrap();
         }
@@ -160,5 +236,21 @@ mod tests {
             count += 1;
         }
         assert_eq!(count, 2);
+    }
+
+    #[test]
+    fn a_live_clip_is_shown_as_fast_as_its_frames_came() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.avi");
+        let mut saver = Saver::create(&path, Rate::Measured).unwrap();
+        for id in 0..5 {
+            let mut frame = frame(3 * id, 8); // a 30 fps camera before a detector of 10 fps
+            frame.captured = MonoTime {
+                ns: 100_000_000 * id,
+            };
+            saver.write(&frame, &frame.data).unwrap();
+        }
+        saver.finish().unwrap();
+        assert_eq!(crate::avi::AviReader::open(&path).unwrap().fps(), 10.0);
     }
 }

@@ -1,5 +1,6 @@
 //! Which way of running each convolution is fastest here, kept on disk between runs.
 
+use super::cudnn::ALGORITHMS;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -91,8 +92,10 @@ impl Choices {
         }
     }
 
+    /// The choice for a shape; none where the file names an algorithm that there is not.
     pub(super) fn get(&self, shape: &str) -> Option<Choice> {
-        self.file.choices.get(shape).copied()
+        let known = |choice: &Choice| (choice.algorithm as usize) < ALGORITHMS.len();
+        self.file.choices.get(shape).copied().filter(known)
     }
 
     pub(super) fn insert(&mut self, shape: String, choice: Choice) {

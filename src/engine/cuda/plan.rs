@@ -351,6 +351,7 @@ fn chosen(
         };
         let choice = tune::choose(gpu, shape, filter, (arena, program.arena_len), *workspace)?;
         choices.insert(key, choice);
+        choices.save(); // at once: a start that is ended half-way must not be in vain
         convs
             .push(describe(choice).map_err(refused(format!("preparing the convolution {shape}")))?);
     }
@@ -362,7 +363,6 @@ fn chosen(
             program.height,
             began.elapsed().as_secs_f64()
         );
-        choices.save();
     }
     Ok(convs)
 }

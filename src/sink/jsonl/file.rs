@@ -245,20 +245,12 @@ impl LogFile {
         {
             self.check(now)?;
         }
-        let full = |size: u64| self.len > 0 && self.len + line.len() as u64 > size;
+        self.compose(line, now);
+        let full = |size: u64| self.len > 0 && self.len + self.out.len() as u64 > size;
         if self.is_regular() && self.options.rotate_size.is_some_and(full) {
             self.rotate()?;
+            self.compose(line, now);
         }
-        self.out.clear();
-        if self.torn {
-            self.out.push(b'\n');
-        }
-        if self.head_owed {
-            self.out.extend_from_slice(&self.head);
-        }
-        self.out.extend_from_slice(&self.notes);
-        self.describe_gap(now);
-        self.out.extend_from_slice(line);
         self.write_out().map_err(Refusal::of("writing"))?;
         (self.torn, self.head_owed) = (false, false);
         self.notes.clear();
@@ -270,6 +262,20 @@ impl LogFile {
             );
         }
         Ok(())
+    }
+
+    /// What goes out with a line: all that is owed before it.
+    fn compose(&mut self, line: &[u8], now: MonoTime) {
+        self.out.clear();
+        if self.torn {
+            self.out.push(b'\n');
+        }
+        if self.head_owed {
+            self.out.extend_from_slice(&self.head);
+        }
+        self.out.extend_from_slice(&self.notes);
+        self.describe_gap(now);
+        self.out.extend_from_slice(line);
     }
 
     /// Free space, and whether the file is still where it is looked for.
