@@ -16,6 +16,7 @@ use candle_core::{Device, Tensor};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::HashMap;
 use std::process::ExitCode;
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -48,6 +49,8 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 fn main() -> ExitCode {
+    let cache = tempfile::tempdir().unwrap();
+    CACHE.get_or_init(|| cache.path().to_owned());
     let model = Model::bundled().unwrap();
     match CudaEngine::new(&model, &options(Precision::F16)) {
         Ok(engine) => println!("GPU: {}", engine.describe()),
@@ -154,13 +157,13 @@ fn falls_back(model: &Model, reason: &str) {
     );
 }
 
+/// Algorithms are measured once for each shape and not once for each check.
+static CACHE: OnceLock<PathBuf> = OnceLock::new();
+
 fn options(precision: Precision) -> CudaOptions {
-    // algorithms are measured once for each shape and not once for each check
-    static CACHE: OnceLock<tempfile::TempDir> = OnceLock::new();
-    let cache = CACHE.get_or_init(|| tempfile::tempdir().unwrap());
     CudaOptions {
         precision,
-        cache: Some(cache.path().to_owned()),
+        cache: CACHE.get().cloned(),
         slices: !flag("--packed"),
         ..CudaOptions::default()
     }

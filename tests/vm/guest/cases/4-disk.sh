@@ -1,6 +1,6 @@
 # The log on a disk in trouble.
 
-option() { vovcam run --help | grep -q -- "--$1" || absent "there is no --$1"; }
+option() { vovcam run --help | grep -q -- "--$1" || fail "there is no --$1"; }
 PACED=(--source pattern --size 320x240 --fps 10)
 
 it kill_9 'kill -9 leaves at most one torn line, and the next start closes it'
@@ -43,14 +43,14 @@ disk_full() {
     every_line_parses
     cp $LOG kept.jsonl
     umount full
-    [ "$(grep -c '"event":"disk_full"' kept.jsonl)" -ge 1 ] || absent 'no disk_full event in the log; the rest holds'
+    [ "$(grep -c '"event":"disk_full"' kept.jsonl)" -ge 1 ] || fail 'no disk_full event in the log; the rest holds'
 }
 pictures() { find frames -name '*.jpg' | wc -l; }
 more_pictures_than() { [ "$(pictures)" -gt "$1" ]; }
 
 it read_only 'a disk that turns read-only does not stop detection'
 read_only() {
-    command -v mke2fs >/dev/null || absent 'no mke2fs in the machine'
+    command -v mke2fs >/dev/null || fail 'no mke2fs in the machine'
     truncate -s 4M disk.img
     mke2fs -q -t ext4 disk.img
     mkdir -p disk

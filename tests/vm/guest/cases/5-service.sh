@@ -46,7 +46,7 @@ deb_install() {
         [ -s "$file" ] || fail "'$file' is missing"
     done
     # the machine's own settings leave documents out of every package
-    for file in model.md THIRD-PARTY.txt; do
+    for file in docs/jsonl.md models/README.md THIRD-PARTY.txt; do
         dpkg-deb -c /host/vovcam.deb | grep -q "/doc/vovcam/$file" || fail "'$file' is missing"
     done
     ! dpkg -L vovcam | grep -iq 'python\|\.py$' || fail 'there is Python in it'
@@ -86,7 +86,7 @@ starts() {
 it notify 'start returns when the first frame was detected, and the status line tells the figures'
 notify() {
     fresh_service
-    is Type notify || absent "Type=$(property Type)"
+    is Type notify || fail "Type=$(property Type)"
     systemctl start vovcam
     seen_frames 1 || fail 'it said ready before the first detection'
     until_ 30 status_has fps
@@ -96,16 +96,16 @@ notify() {
 }
 status_has() { property StatusText | grep -qi "$1"; }
 
-it ready_without_camera 'without a camera the service is ready, says so, and works when the camera comes'
+it ready_without_camera 'without a camera or its driver the service is ready, says so, and works when both come'
 ready_without_camera() {
     fresh_service
-    is Type notify || absent "Type=$(property Type)"
-    unplug
+    is Type notify || fail "Type=$(property Type)"
+    no_drivers
     timeout 60 systemctl start vovcam || fail 'start did not return'
     is ActiveState active || fail "$(property ActiveState)"
     note "status: $(property StatusText)"
     status_has 'lost\|no camera\|wait' || fail "status: $(property StatusText)"
-    replug
+    drivers
     until_ 60 seen_frames 2
     systemctl stop vovcam
 }
@@ -113,7 +113,7 @@ ready_without_camera() {
 it watchdog 'a program that hangs (SIGSTOP) is restarted by the watchdog'
 watchdog() {
     fresh_service
-    [ "$(property WatchdogUSec)" != 0 ] || absent 'WatchdogSec is not set'
+    [ "$(property WatchdogUSec)" != 0 ] || fail 'WatchdogSec is not set'
     systemctl start vovcam
     until_ 60 seen_frames 2
     local before began=$SECONDS
@@ -129,7 +129,7 @@ watchdog() {
 it watchdog_patience 'a camera that stalls for longer than WatchdogSec does not restart the service'
 watchdog_patience() {
     fresh_service
-    [ "$(property WatchdogUSec)" != 0 ] || absent 'WatchdogSec is not set'
+    [ "$(property WatchdogUSec)" != 0 ] || fail 'WatchdogSec is not set'
     systemctl start vovcam
     until_ 60 seen_frames 2
     local pid
@@ -162,7 +162,7 @@ it reload 'SIGHUP takes new thresholds without losing a frame; a bad file keeps 
 reload() {
     local pid since
     fresh_service 'threshold = 1.0'
-    systemctl cat vovcam | grep -q '^ExecReload' || absent 'no ExecReload'
+    systemctl cat vovcam | grep -q '^ExecReload' || fail 'no ExecReload'
     systemctl start vovcam
     until_ 60 seen_frames 3
     pid=$(property MainPID)
@@ -209,28 +209,42 @@ sigterm() {
     every_line_parses
 }
 
-it deb_upgrade 'an upgrade restarts the running service and keeps changed settings'
+# A second camera, from the template.
+instance() {
+    printf '%s\n' 'source = "pattern"' 'fps = 5' 'input = 32' 'size = "64x64"' >/etc/vovcam/other.toml
+    systemctl "$@" vovcam@other
+}
+instance_pid() { systemctl show vovcam@other -p MainPID --value; }
+
+it deb_upgrade 'an upgrade restarts what runs, instances too, and keeps changed settings'
 deb_upgrade() {
     fresh_service
     systemctl start vovcam
+    instance start
     until_ 60 seen_frames 2
-    local pid
-    pid=$(property MainPID)
+    local pid other
+    pid=$(property MainPID) other=$(instance_pid)
     cp $CONFIG before.toml
     dpkg -i --force-confold /host/vovcam.deb
     cmp before.toml $CONFIG || fail 'the settings were overwritten'
     is ActiveState active || until_ 30 is ActiveState active
     [ "$(property MainPID)" != "$pid" ] || fail 'the old program still runs'
+    until_ 30 systemctl is-active vovcam@other
+    [ "$(instance_pid)" != "$other" ] || fail 'the old program still runs in the instance'
+    systemctl stop vovcam@other
     more_frames 2 60
 }
 
-it deb_remove 'removing stops the service and keeps settings and log; purging removes them'
+it deb_remove 'removing stops what runs, instances too, and keeps settings and log; purging removes them'
 deb_remove() {
     fresh_service
     systemctl enable --now vovcam
+    instance enable --now
     until_ 60 seen_frames 2
     dpkg -r vovcam
     ! systemctl is-active vovcam || fail 'the service still runs'
+    ! systemctl is-active vovcam@other || fail 'the instance still runs'
+    rm /etc/vovcam/other.toml
     [ -f $CONFIG ] && [ -f $SERVICE_LOG ] || fail 'settings or log are gone'
     [ ! -e /usr/bin/vovcam ] || fail 'the program is still there'
     dpkg -P vovcam
