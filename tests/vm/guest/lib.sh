@@ -62,6 +62,7 @@ until_() {
 
 # A replugged vivid has all its controls, its format and its rate at their defaults.
 fresh_camera() {
+    drivers
     [ ! -e $DRIVER/vivid.0 ] || unplug
     replug
 }
@@ -80,6 +81,10 @@ drivers() {
 }
 no_drivers() {
     modprobe -r vivid v4l2loopback
+    # and what they needed, from the top
+    for _ in 1 2 3 4; do
+        lsmod | awk '/^(video|v4l)/ && $3 == 0 { print $1 }' | xargs -r rmmod
+    done
     ! grep -q video4linux /proc/devices || fail 'a driver is still there'
 }
 control() { v4l2-ctl -d $BY_PATH -c "$1"; } # NAME=VALUE; buttons take any value
