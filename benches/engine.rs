@@ -33,7 +33,11 @@ fn detector(c: &mut Criterion) {
         let mut time = |engine: &mut dyn Engine| {
             let mut output = RawOutput::default();
             group.bench_function(BenchmarkId::from_parameter(engine.describe()), |b| {
-                b.iter(|| engine.infer(black_box(&input), &mut output).expect("it fits"));
+                b.iter(|| {
+                    engine
+                        .infer(black_box(&input), &mut output)
+                        .expect("it fits")
+                });
             });
         };
         for isa in Isa::available().filter(|&isa| isa != Isa::Scalar) {

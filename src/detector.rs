@@ -1,6 +1,6 @@
 //! A frame in, detections out: preprocess, engine and postprocess in one reusable value.
 
-use crate::engine::{self, Engine, EngineError, EngineOptions, RawOutput};
+use crate::engine::{self, Engine, EngineError, EngineOptions, GpuPlace, RawOutput};
 use crate::frame::{Frame, Size};
 use crate::postprocess::{Detection, Postprocessor, Thresholds};
 use crate::preprocess::{ModelInput, PreprocessError, Preprocessor, input_size_for};
@@ -126,9 +126,9 @@ impl Detector {
         self.engine.describe()
     }
 
-    /// Whether the network runs on a GPU.
-    pub fn on_gpu(&self) -> bool {
-        self.engine.on_gpu()
+    /// The GPU that the network runs on.
+    pub fn gpu(&self) -> Option<GpuPlace> {
+        self.engine.gpu()
     }
 
     /// The network's input size for frames of `frame` pixels.

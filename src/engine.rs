@@ -106,14 +106,21 @@ pub enum EngineError {
     },
 }
 
+/// Which GPU.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GpuPlace {
+    /// Its PCI address such as `00000000:01:00.0`, where it has one that is known.
+    pub pci: Option<String>,
+}
+
 /// Runs one model. Buffers are sized on the first call of each input size and reused.
 pub trait Engine: Send {
     /// Kernel set, precision and threads for the start-up log, such as `cpu avx512 f32, 2 threads`.
     fn describe(&self) -> String;
 
-    /// Whether the network runs on a GPU: on a PC, that decides whose power counts.
-    fn on_gpu(&self) -> bool {
-        false
+    /// The GPU that the network runs on: on a PC, that decides whose power counts.
+    fn gpu(&self) -> Option<GpuPlace> {
+        None
     }
 
     /// Runs the network on a batch and writes every level's logits into `output`.

@@ -16,6 +16,7 @@ pub mod rapl;
 pub use heat::Heat;
 
 use crate::clock::{Clock, MonoTime};
+use crate::engine::GpuPlace;
 use crate::metrics::Metrics;
 use crate::units::{Joules, Watts};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -84,9 +85,13 @@ pub trait PowerMeter: Send {
     fn read(&mut self) -> Result<Reading, PowerError>;
 }
 
-/// The first meter that works under the file-system root `root` for a network that runs on a GPU
-/// or not; every failure on the way goes to `reasons`, for `doctor`.
-pub fn find(root: &Path, on_gpu: bool, reasons: &mut Vec<String>) -> Option<Box<dyn PowerMeter>> {
+/// The first meter that works under the file-system root `root` for a network that runs on `gpu`,
+/// or on no GPU; every failure on the way goes to `reasons`, for `doctor`.
+pub fn find(
+    root: &Path,
+    gpu: Option<&GpuPlace>,
+    reasons: &mut Vec<String>,
+) -> Option<Box<dyn PowerMeter>> {
     let mut take = |found: Result<Option<Box<dyn PowerMeter>>, PowerError>| {
         found.unwrap_or_else(|error| {
             reasons.push(describe(&error));
@@ -97,9 +102,9 @@ pub fn find(root: &Path, on_gpu: bool, reasons: &mut Vec<String>) -> Option<Box<
         return Some(meter);
     }
     #[cfg(target_os = "linux")]
-    if on_gpu
+    if let Some(gpu) = gpu
         && root == Path::new("/")
-        && let Some(meter) = take(nvml::find())
+        && let Some(meter) = take(nvml::find(gpu))
     {
         return Some(meter);
     }

@@ -15,8 +15,8 @@
 use candle_core::{Device, Tensor};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::HashMap;
-use std::process::ExitCode;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;

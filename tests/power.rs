@@ -31,7 +31,7 @@ fn write(root: &Path, path: &str, text: &str) {
 /// Scope, source and first reading of the meter that is found, and the complaints on the way.
 fn meter(root: &TempDir) -> (Option<(String, &'static str, Reading)>, Vec<String>) {
     let mut reasons = Vec::new();
-    let found = find(root.path(), false, &mut reasons).map(|mut meter| {
+    let found = find(root.path(), None, &mut reasons).map(|mut meter| {
         let info = meter.info();
         (info.scope, info.source, meter.read().unwrap())
     });
@@ -155,7 +155,7 @@ fn rapl_counts_packages_and_survives_the_wrap_around() {
         ("sys/class/powercap/intel-rapl:0:0/name", "core\n"),
         ("sys/class/powercap/intel-rapl:0:0/energy_uj", "5\n"),
     ]);
-    let mut meter = find(root.path(), false, &mut Vec::new()).unwrap();
+    let mut meter = find(root.path(), None, &mut Vec::new()).unwrap();
     assert_eq!(
         (meter.info().source, meter.info().scope.as_str()),
         ("rapl", "cpu-package")

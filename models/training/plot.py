@@ -1,6 +1,6 @@
 """Draws a run's held-out figures over image passes, for the model card.
 
-    python plot.py runs/first/held_out.jsonl runs/second/held_out.jsonl --out ../curve.svg
+    python plot.py measured/first.jsonl measured/long.jsonl --out ../curve.svg
 
 Several files are one run that went on from the other: passes are added up.
 """
@@ -16,7 +16,7 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
-CURVES = {"AP50": "AP50", "AP": "AP", "AP_small": "AP small"}
+CURVES = ("AP50", "AP")
 
 
 def read(paths: list[Path]) -> list[dict]:
@@ -37,8 +37,8 @@ def main() -> None:
     rows = read(args.held_out)
     plt.rcParams["svg.hashsalt"] = "vovcam"  # the same figures give the same file
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-    for key, label in CURVES.items():
-        axes.plot([r["passes"] / 1000 for r in rows], [r[key] for r in rows], marker="o", markersize=3, label=label)
+    for key in CURVES:
+        axes.plot([r["passes"] / 1000 for r in rows], [r[key] for r in rows], marker="o", markersize=3, label=key)
     axes.set(xlabel="image passes, thousands", ylabel="held-out scenes, 320 px", ylim=(0, None), xlim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend()

@@ -2,7 +2,7 @@
 
 use super::{Failure, RUN_FAILED, load_model};
 use crate::board::{Board, Cuda};
-use crate::engine::{self, EngineOptions};
+use crate::engine::{self, EngineOptions, GpuPlace};
 use crate::power;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -26,9 +26,9 @@ fn report_all(args: &DoctorArgs, report: Report<'_>) -> io::Result<()> {
     report(format!("vovcam {}", env!("CARGO_PKG_VERSION")))?;
     board(Path::new("/"), report)?;
     report(cuda(Path::new("/")))?;
-    let on_gpu = model(args.model.as_deref(), report)?;
+    let gpu = model(args.model.as_deref(), report)?;
     cameras(report)?;
-    meter(on_gpu, report)?;
+    meter(gpu.as_ref(), report)?;
     display(report)
 }
 
@@ -87,13 +87,13 @@ fn cuda(root: &Path) -> String {
     format!("{sign} CUDA: {}{advice}", parts.join(", "))
 }
 
-/// The model and the engine that runs it; whether that is on a GPU.
-fn model(path: Option<&Path>, report: Report<'_>) -> io::Result<bool> {
+/// The model and the engine that runs it; on which GPU.
+fn model(path: Option<&Path>, report: Report<'_>) -> io::Result<Option<GpuPlace>> {
     let model = match load_model(path) {
         Ok(model) => model,
         Err(error) => {
             report(format!("✗ model: {}", Failure::from(error)))?;
-            return Ok(false);
+            return Ok(None);
         }
     };
     let manifest = &model.manifest;
@@ -104,11 +104,11 @@ fn model(path: Option<&Path>, report: Report<'_>) -> io::Result<bool> {
     match engine::load(&model, &EngineOptions::default()) {
         Ok(engine) => {
             report(format!("✓ engine: {}", engine.describe()))?;
-            Ok(engine.on_gpu())
+            Ok(engine.gpu())
         }
         Err(error) => {
             report(format!("✗ engine: {}", Failure::from(error)))?;
-            Ok(false)
+            Ok(None)
         }
     }
 }
@@ -157,9 +157,9 @@ fn cameras(report: Report<'_>) -> io::Result<()> {
     report("✗ camera: cameras are read through V4L2, which only Linux has".to_owned())
 }
 
-fn meter(on_gpu: bool, report: Report<'_>) -> io::Result<()> {
+fn meter(gpu: Option<&GpuPlace>, report: Report<'_>) -> io::Result<()> {
     let mut reasons = Vec::new();
-    match power::find(Path::new("/"), on_gpu, &mut reasons) {
+    match power::find(Path::new("/"), gpu, &mut reasons) {
         Some(meter) => {
             let info = meter.info();
             report(format!("✓ power meter: {} by {}", info.scope, info.source))?;

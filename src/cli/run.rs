@@ -100,7 +100,7 @@ fn build(
     })?;
     let root = Path::new("/");
     let mut reasons = Vec::new();
-    let meter = power::find(root, detector.on_gpu(), &mut reasons);
+    let meter = power::find(root, detector.gpu().as_ref(), &mut reasons);
     for reason in reasons {
         tracing::info!("power meter: {reason}");
     }

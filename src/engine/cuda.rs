@@ -26,7 +26,7 @@ mod tests;
 mod tune;
 
 use super::cpu::layout::{BLOCK, Layout};
-use super::{Engine, EngineError, RawOutput, check_input};
+use super::{Engine, EngineError, GpuPlace, RawOutput, check_input};
 use crate::graph::{Graph, Op, Shape};
 use crate::preprocess::ModelInput;
 use crate::weights::Model;
@@ -250,8 +250,9 @@ impl Engine for CudaEngine {
         )
     }
 
-    fn on_gpu(&self) -> bool {
-        true
+    fn gpu(&self) -> Option<GpuPlace> {
+        let pci = self.gpu.pci.clone();
+        Some(GpuPlace { pci })
     }
 
     fn infer(&mut self, input: &ModelInput, output: &mut RawOutput) -> Result<(), EngineError> {

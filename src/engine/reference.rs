@@ -1,7 +1,7 @@
 //! The graph on candle tensors: any candle device, no tricks. This is the oracle for the fast
 //! engines and the baseline that they are measured against.
 
-use super::{Engine, EngineError, RawOutput, check_input};
+use super::{Engine, EngineError, GpuPlace, RawOutput, check_input};
 use crate::graph::{Graph, NodeId, Op};
 use crate::preprocess::ModelInput;
 use crate::weights::Model;
@@ -121,8 +121,8 @@ impl ReferenceEngine {
 }
 
 impl Engine for ReferenceEngine {
-    fn on_gpu(&self) -> bool {
-        !self.device.is_cpu()
+    fn gpu(&self) -> Option<GpuPlace> {
+        (!self.device.is_cpu()).then(GpuPlace::default)
     }
 
     fn describe(&self) -> String {

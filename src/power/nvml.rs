@@ -2,26 +2,28 @@
 //! On Jetson boards NVML does not tell the power: the INA sensors do.
 
 use super::{MeterInfo, PowerError, PowerMeter, Reading};
+use crate::engine::GpuPlace;
 use crate::units::{Joules, Watts};
-use nvml_wrapper::Nvml;
 use nvml_wrapper::error::NvmlError;
+use nvml_wrapper::{Device, Nvml};
 
 struct Card {
     nvml: Nvml,
+    place: GpuPlace,
     /// The last value of the energy counter in mJ; `None` where the card has no counter.
     counter: Option<u64>,
 }
 
-/// The first card, where there is a driver and it tells the power.
+/// The card at `place`, where there is a driver and it tells the power.
 ///
 /// # Errors
 /// When there is a driver that refuses.
-pub fn find() -> Result<Option<Box<dyn PowerMeter>>, PowerError> {
+pub fn find(place: &GpuPlace) -> Result<Option<Box<dyn PowerMeter>>, PowerError> {
     // no library: no NVIDIA driver, which is nothing to report
     let Ok(nvml) = Nvml::init() else {
         return Ok(None);
     };
-    let Ok(device) = nvml.device_by_index(0) else {
+    let Ok(device) = card(&nvml, place) else {
         return Ok(None);
     };
     let counter = device.total_energy_consumption().ok();
@@ -33,7 +35,19 @@ pub fn find() -> Result<Option<Box<dyn PowerMeter>>, PowerError> {
             Err(error) => return Err(PowerError::Driver(error.to_string())),
         }
     }
-    Ok(Some(Box::new(Card { nvml, counter })))
+    Ok(Some(Box::new(Card {
+        nvml,
+        place: place.clone(),
+        counter,
+    })))
+}
+
+/// CUDA numbers cards by speed and NVML by their slots: only the address names the same one.
+fn card<'nvml>(nvml: &'nvml Nvml, place: &GpuPlace) -> Result<Device<'nvml>, NvmlError> {
+    match &place.pci {
+        Some(address) => nvml.device_by_pci_bus_id(address.as_str()),
+        None => nvml.device_by_index(0),
+    }
 }
 
 impl PowerMeter for Card {
@@ -46,7 +60,7 @@ impl PowerMeter for Card {
 
     fn read(&mut self) -> Result<Reading, PowerError> {
         let driver = |e: NvmlError| PowerError::Driver(e.to_string());
-        let device = self.nvml.device_by_index(0).map_err(driver)?;
+        let device = card(&self.nvml, &self.place).map_err(driver)?;
         Ok(match &mut self.counter {
             Some(last) => {
                 let now = device.total_energy_consumption().map_err(driver)?;

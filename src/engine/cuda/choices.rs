@@ -179,6 +179,9 @@ mod tests {
             None
         );
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        let algorithm = ALGORITHMS.len() as u32; // of a later cuDNN, or of nobody
+        choices.insert("b".to_owned(), Choice { algorithm, ..FUSED });
+        assert_eq!(choices.get("b"), None);
     }
 
     #[test]

@@ -33,6 +33,20 @@ pub(super) struct Gpu {
     pub(super) name: String,
     /// Such as `cuDNN 9.10.2, CUDA driver 12.6`.
     pub(super) versions: String,
+    /// Such as `00000000:01:00.0`; a board's own GPU has none.
+    pub(super) pci: Option<String>,
+}
+
+/// As NVML writes it: domain, bus, device and function. A GPU that sits on no bus is all zeros.
+fn pci_address(context: &CudaContext) -> Option<String> {
+    use sys::CUdevice_attribute::{
+        CU_DEVICE_ATTRIBUTE_PCI_BUS_ID, CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID,
+        CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID,
+    };
+    let domain = context.attribute(CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID).ok()?;
+    let bus = context.attribute(CU_DEVICE_ATTRIBUTE_PCI_BUS_ID).ok()?;
+    let device = context.attribute(CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID).ok()?;
+    ((domain, bus, device) != (0, 0, 0)).then(|| format!("{domain:08x}:{bus:02x}:{device:02x}.0"))
 }
 
 impl Gpu {
@@ -85,6 +99,7 @@ impl Gpu {
             .compute_capability()
             .map_err(refused("asking for the compute capability"))?;
         let name = context.name().map_err(refused("asking for the name"))?;
+        let pci = pci_address(&context);
         Ok(Gpu {
             cudnn,
             kernels,
@@ -97,6 +112,7 @@ impl Gpu {
                 cudnn_version % 100,
                 version(driver)
             ),
+            pci,
             context,
         })
     }
