@@ -8,6 +8,8 @@ use std::io::{BufRead, BufReader, Lines};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
 
 /// A folder that comes first in PATH, with one program in it.
 struct Stage {
@@ -71,7 +73,11 @@ frames() {{
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Run { child, lines }
+        Run {
+            _limit: Limit::of(&child),
+            child,
+            lines,
+        }
     }
 
     fn output(&self, args: &[&str]) -> (i32, String, String) {
@@ -97,8 +103,30 @@ fn text(output: Output) -> (i32, String, String) {
     )
 }
 
+/// Far more than anything here takes; a wait that long is a failure.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Ends a program that a test waits for in vain, so that the test fails instead of hanging.
+struct Limit {
+    _running: Sender<()>,
+}
+
+impl Limit {
+    fn of(child: &Child) -> Limit {
+        let (running, over) = channel();
+        let pid = child.id().to_string();
+        std::thread::spawn(move || {
+            if over.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+                let _ = Command::new("kill").args(["-KILL", &pid]).status();
+            }
+        });
+        Limit { _running: running }
+    }
+}
+
 struct Run {
     child: Child,
+    _limit: Limit,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
@@ -150,8 +178,10 @@ fn lives(pid: &str) -> bool {
 }
 
 fn until_gone(pid: &str) {
+    let began = Instant::now();
     while lives(pid) {
-        std::thread::yield_now();
+        assert!(began.elapsed() < PATIENCE, "{pid} still lives");
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

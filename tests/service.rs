@@ -7,20 +7,40 @@ use std::io::{BufRead, BufReader, Lines};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 /// Far more than anything here takes; a wait that long is a failure.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Ends a program that a test waits for in vain, so that the test fails instead of hanging.
+struct Limit {
+    _running: Sender<()>,
+}
+
+impl Limit {
+    fn of(child: &Child) -> Limit {
+        let (running, over) = channel();
+        let pid = child.id().to_string();
+        std::thread::spawn(move || {
+            if over.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+                let _ = Command::new("kill").args(["-KILL", &pid]).status();
+            }
+        });
+        Limit { _running: running }
+    }
+}
+
 /// A running program whose log lines are read as they come.
 struct Service {
     child: Child,
+    _limit: Limit,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
 impl Service {
     fn start(args: &[&str], env: &[(&str, &Path)]) -> Service {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_vovcam"))
+        let child = Command::new(env!("CARGO_BIN_EXE_vovcam"))
             .args(["--headless", "--jsonl", "-", "--input", "64"])
             .args(args)
             .env_remove("NOTIFY_SOCKET")
@@ -29,8 +49,15 @@ impl Service {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Service { child, lines }
+        Service::of(child)
+    }
+
+    fn of(mut child: Child) -> Service {
+        Service {
+            lines: BufReader::new(child.stdout.take().unwrap()).lines(),
+            _limit: Limit::of(&child),
+            child,
+        }
     }
 
     fn pid(&self) -> String {
@@ -221,7 +248,7 @@ fn hang_ups_are_ignored(pid: &str) -> bool {
 
 #[test]
 fn under_nohup_a_hang_up_changes_nothing() {
-    let mut child = Command::new("sh")
+    let child = Command::new("sh")
         .args(["-c", "trap '' HUP; exec \"$@\"", "sh"])
         .args([env!("CARGO_BIN_EXE_vovcam"), "--headless", "--jsonl", "-"])
         .args(["--source", "pattern", "--size", "64x64", "--input", "64"])
@@ -229,8 +256,7 @@ fn under_nohup_a_hang_up_changes_nothing() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let mut service = Service { child, lines };
+    let mut service = Service::of(child);
     service.line(|line| line["type"] == "frame");
     assert!(hang_ups_are_ignored(&service.pid()));
     service.signal("-HUP");
@@ -246,6 +272,7 @@ fn one_interrupt_is_enough_while_standard_input_sends_nothing() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
+    let _limit = Limit::of(&child);
     let silent = child.stdin.take();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let run = lines.next().unwrap().unwrap();
@@ -268,6 +295,7 @@ fn a_reader_that_leaves_ends_the_run() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
+    let _limit = Limit::of(&child);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     lines.next().unwrap().unwrap();
     drop(lines);
