@@ -3,12 +3,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod limit;
+
+use limit::{Limit, PATIENCE};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Lines};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 /// A folder that comes first in PATH, with one program in it.
@@ -101,27 +103,6 @@ fn text(output: Output) -> (i32, String, String) {
         text(output.stdout),
         text(output.stderr),
     )
-}
-
-/// Far more than anything here takes; a wait that long is a failure.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-/// Ends a program that a test waits for in vain, so that the test fails instead of hanging.
-struct Limit {
-    _running: Sender<()>,
-}
-
-impl Limit {
-    fn of(child: &Child) -> Limit {
-        let (running, over) = channel();
-        let pid = child.id().to_string();
-        std::thread::spawn(move || {
-            if over.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
-                let _ = Command::new("kill").args(["-KILL", &pid]).status();
-            }
-        });
-        Limit { _running: running }
-    }
 }
 
 struct Run {

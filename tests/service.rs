@@ -2,34 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod limit;
+
+use limit::{Limit, PATIENCE};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Lines};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::time::Duration;
-
-/// Far more than anything here takes; a wait that long is a failure.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Ends a program that a test waits for in vain, so that the test fails instead of hanging.
-struct Limit {
-    _running: Sender<()>,
-}
-
-impl Limit {
-    fn of(child: &Child) -> Limit {
-        let (running, over) = channel();
-        let pid = child.id().to_string();
-        std::thread::spawn(move || {
-            if over.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
-                let _ = Command::new("kill").args(["-KILL", &pid]).status();
-            }
-        });
-        Limit { _running: running }
-    }
-}
 
 /// A running program whose log lines are read as they come.
 struct Service {

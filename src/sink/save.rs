@@ -170,16 +170,22 @@ impl OpenClip {
 }
 
 /// `000123.jpg`, or the picture's own name where the frame came from a file: `cat.jpg` for
-/// `cat.png`, `cat.webp.jpg` for another cat in the same folder.
+/// `cat.png`, `cat.webp.jpg` for another cat in the same folder, and then with a number.
 fn file_name(frame: &Frame, taken: &mut HashSet<PathBuf>) -> PathBuf {
     let Some(name) = &frame.name else {
         return PathBuf::from(format!("{:06}.jpg", frame.id));
     };
-    let path = Path::new(name).with_extension("jpg");
-    match taken.insert(path.clone()) {
-        true => path,
-        false => PathBuf::from(format!("{name}.jpg")),
+    let mut path = Path::new(name).with_extension("jpg");
+    let mut others = 0;
+    while !taken.insert(path.clone()) {
+        others += 1;
+        path = match others {
+            1 => format!("{name}.jpg"),
+            _ => format!("{name}.{others}.jpg"),
+        }
+        .into();
     }
+    path
 }
 
 fn write_error(path: &Path, source: std::io::Error) -> SinkError {
@@ -211,11 +217,16 @@ mod tests {
             name: Some(name.to_owned()),
             ..frame(1, 8)
         };
-        for frame in [frame(0, 8), named("cat.png"), named("cat.webp")] {
+        for frame in [
+            frame(0, 8),
+            named("cat.png"),
+            named("cat.webp"),
+            named("cat.webp"),
+        ] {
             saver.write(&frame, &frame.data).unwrap();
         }
         saver.finish().unwrap();
-        for name in ["000000.jpg", "cat.jpg", "cat.webp.jpg"] {
+        for name in ["000000.jpg", "cat.jpg", "cat.webp.jpg", "cat.webp.2.jpg"] {
             assert_eq!(image::open(folder.join(name)).unwrap().width(), 8, "{name}");
         }
     }
