@@ -51,7 +51,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     loop {
         let mut event = [0; 12];
-        control.read_exact(&mut event)?;
+        if is_taken_back(control.read_exact(&mut event))? {
+            continue;
+        }
         let setup = Setup::from(&event);
         match u32::from_ne_bytes([event[8], event[9], event[10], event[11]]) {
             3 => {
@@ -65,18 +67,19 @@ fn main() -> Result<(), Box<dyn Error>> {
                         }
                     });
                 }
-                match camera.reply(&mut control, setup) {
-                    // the host gave up waiting and asks again
-                    Err(error)
-                        if error
-                            .raw_os_error()
-                            .is_some_and(|e| TAKEN_BACK.contains(&e)) => {}
-                    replied => replied?,
-                }
+                is_taken_back(camera.reply(&mut control, setup))?;
             }
             2 => println!("disconnected"),
             _ => {}
         }
+    }
+}
+
+/// Whether the host gave up waiting; it asks again.
+fn is_taken_back(done: io::Result<()>) -> io::Result<bool> {
+    match done {
+        Err(e) if e.raw_os_error().is_some_and(|e| TAKEN_BACK.contains(&e)) => Ok(true),
+        done => done.map(|()| false),
     }
 }
 

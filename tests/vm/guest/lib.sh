@@ -12,8 +12,9 @@ it() { NAMES+=("$1") CLAIMS+=("$2"); }
 note() { printf '%s; ' "$*" >>note; }
 fail() { echo "FAIL: $*" >&2; note "$*"; exit 1; }
 
+CASE_LIMIT=300 # seconds; the longest takes a third of it
 run_case() { # NAME CLAIM
-    local began ended code outcome
+    local began ended code outcome pid guard
     mkdir -p "/tmp/cases/$1" && cd "/tmp/cases/$1" || return
     : >note
     began=$(date +%s%N)
@@ -21,9 +22,17 @@ run_case() { # NAME CLAIM
         set -eE
         trap 'echo "FAIL: line $LINENO: $BASH_COMMAND" >&2' ERR
         trap cleanup EXIT
+        trap 'fail "not over within $CASE_LIMIT s"' TERM
         "$1"
-    ) >case.log 2>&1 </dev/null
-    code=$?
+    ) >case.log 2>&1 </dev/null &
+    pid=$!
+    # A case that waits in vain, in whatever command, fails alone.
+    { sleep $CASE_LIMIT && kill -TERM $pid && pkill -KILL -P $pid; } 2>/dev/null &
+    guard=$!
+    code=0
+    wait $pid || code=$?
+    pkill -P $guard
+    wait $guard
     ended=$(date +%s%N)
     case $code in 0) outcome=pass ;; *) outcome=FAIL ;; esac
     [ $code -ne 1 ] || [ -s note ] || grep -m1 '^FAIL' case.log >note
