@@ -58,6 +58,7 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--held-out", type=float, default=0.04, help="share of scenes kept for measuring [%(default)s]")
     p.add_argument("--teacher", help="YOLOX ONNX file; fills in labels that a set does not have")
     p.add_argument("--teacher-cache", type=Path, help="JSON with the filled-in labels [OUT/teacher.json]")
+    p.add_argument("--teacher-background", type=float, default=0.4, help="weight of what it does not see [%(default)s]")
     p.add_argument("--mosaic", type=float, default=0.5, help="share of canvases that are mosaics [%(default)s]")
     p.add_argument("--most-repeats", type=float, default=3.0, help="of a photo with a rare class; 1: no balance [%(default)s]")
     p.add_argument("--neck-width", type=int, default=NetworkConfig.neck_width, help="channels [%(default)s]")
@@ -129,7 +130,7 @@ class Trainer:
             filled = fill_labels(a.teacher, self.train_set, self.classes, cache, threads=a.threads)
             known = np.array([c in COCO_INDEX for c in self.classes])
             for r in self.train_set:
-                datasets.apply_teacher(r, filled[r.key], positive=0.5, background=0.4, known=known)
+                datasets.apply_teacher(r, filled[r.key], positive=0.5, background=a.teacher_background, known=known)
             if a.imitate > 0:
                 self.teacher = FeatureTeacher(a.teacher, a.threads)
         boxes = collections.Counter(self.classes[c] for r in self.train_set for c in r.labels)
