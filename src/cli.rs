@@ -139,7 +139,7 @@ impl From<ModelError> for Failure {
 
 impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Failure {
-        Failure::new(RUN_FAILED, error)
+        engine_failure(error, false)
     }
 }
 
@@ -199,6 +199,14 @@ fn config_failure(error: ConfigError, in_file: bool) -> Failure {
     Failure::new(config_code(in_file), error)
 }
 
+fn engine_failure(error: EngineError, in_file: bool) -> Failure {
+    let code = match error {
+        EngineError::Unsupported { .. } => config_code(in_file),
+        _ => RUN_FAILED,
+    };
+    Failure::new(code, error)
+}
+
 /// The model named, or the one built in.
 fn load_model(path: Option<&Path>) -> Result<Model, ModelError> {
     match path {
@@ -218,7 +226,7 @@ fn load_detector(settings: &Settings, in_file: bool) -> Result<(Model, Detector)
         input: settings.input,
         thresholds: Some(thresholds),
     };
-    let detector = Detector::new(&model, &options)?;
+    let detector = Detector::new(&model, &options).map_err(|e| engine_failure(e, in_file))?;
     model.weights = Vec::new(); // the engine has its own; small boards want the memory
     Ok((model, detector))
 }

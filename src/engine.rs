@@ -68,9 +68,17 @@ pub struct EngineOptions {
 /// Why an engine cannot be made or cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// Asked for something this build or machine does not have.
+    /// The machine does not have what the engine needs, or not yet: a GPU's driver may come late.
     #[error("engine '{engine}' is not available: {reason}")]
     Unavailable {
+        /// The engine asked for.
+        engine: &'static str,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// Asked for something that this build, model or processor will never have.
+    #[error("engine '{engine}' is not available: {reason}")]
+    Unsupported {
         /// The engine asked for.
         engine: &'static str,
         /// Why, and what to do.
@@ -184,7 +192,9 @@ pub fn load(model: &Model, options: &EngineOptions) -> Result<Box<dyn Engine>, E
     match options.engine {
         EngineChoice::Auto => match load_cuda(model, options) {
             Ok(engine) => Ok(engine),
-            Err(EngineError::Unavailable { reason, .. }) => {
+            Err(
+                EngineError::Unavailable { reason, .. } | EngineError::Unsupported { reason, .. },
+            ) => {
                 tracing::info!("no GPU engine, using the CPU: {reason}");
                 load_cpu(model, options)
             }
@@ -235,7 +245,7 @@ fn load_cuda(model: &Model, options: &EngineOptions) -> Result<Box<dyn Engine>, 
 
 #[cfg(not(feature = "cuda"))]
 fn load_cuda(_: &Model, _: &EngineOptions) -> Result<Box<dyn Engine>, EngineError> {
-    Err(EngineError::Unavailable {
+    Err(EngineError::Unsupported {
         engine: "cuda",
         reason: "this build has no CUDA engine; build with '--features cuda', or use --engine cpu"
             .to_owned(),
@@ -243,7 +253,7 @@ fn load_cuda(_: &Model, _: &EngineOptions) -> Result<Box<dyn Engine>, EngineErro
 }
 
 fn lacks(engine: &'static str, precision: Precision) -> EngineError {
-    EngineError::Unavailable {
+    EngineError::Unsupported {
         engine,
         reason: format!("it has no {precision}; choose another --engine or --precision"),
     }

@@ -259,7 +259,7 @@ fn wrong_settings_name_the_nearest_right_one() {
     #[cfg(not(feature = "cuda"))]
     fails(
         &["--source", "pattern:1", "--engine", "cuda"],
-        1,
+        2,
         &["cuda", "--engine"],
     );
     let config = path(dir.path(), "vovcam.toml", b"clases = [\"person\"]");
@@ -274,6 +274,18 @@ fn wrong_settings_name_the_nearest_right_one() {
         &["--config", &config("fps = 0")],
         78,
         &["vovcam.toml': fps", "got 0"],
+    );
+    // no use for a service to be started again
+    #[cfg(not(feature = "cuda"))]
+    fails(
+        &[
+            "--config",
+            &config("engine = \"cuda\""),
+            "--source",
+            "pattern:1",
+        ],
+        78,
+        &["cuda", "--engine"],
     );
     fails(
         &["--config", &config("source = \"csi://front\"")],

@@ -122,7 +122,7 @@ impl CpuEngine {
         let isa = isa.unwrap_or(Isa::Scalar);
         let kernels = isa.kernels().ok_or_else(|| {
             let has: Vec<String> = Isa::available().map(|isa| isa.to_string()).collect();
-            unavailable(format!(
+            unsupported(format!(
                 "this machine has no '{isa}' instructions; it has {}",
                 has.join(", ")
             ))
@@ -230,7 +230,7 @@ fn floats(model: &Model, isa: Isa, winograd: bool) -> (Arithmetic, String) {
 
 fn bytes(model: &Model, isa: Isa) -> Result<(Arithmetic, String), EngineError> {
     let scales = Scales::new(&model.graph, &model.manifest).map_err(|node| {
-        unavailable(format!(
+        unsupported(format!(
             "the model '{}' has no int8 range for '{node}'; measure them with \
              'vovcam calibrate', or use --precision f32",
             model.manifest.name
@@ -312,6 +312,13 @@ impl Engine for CpuEngine {
 
 fn unavailable(reason: String) -> EngineError {
     EngineError::Unavailable {
+        engine: "cpu",
+        reason,
+    }
+}
+
+fn unsupported(reason: String) -> EngineError {
+    EngineError::Unsupported {
         engine: "cpu",
         reason,
     }
