@@ -3,24 +3,28 @@
 //!
 //!     webcam CLIP FRAMES MILLISECONDS [CUT]     every CUTth frame ends half-way
 //!
-//! It speaks USB Video Class 1.0 with a bulk endpoint through gadgetfs, which must be mounted on
-//! /dev/gadget over the kernel's virtual controller, dummy_hcd. Ending the program pulls the plug.
+//! It speaks USB Video Class 1.0 with a bulk endpoint, and USB/IP to the kernel's virtual
+//! controller, vhci_hcd (kernel documentation, "USB/IP protocol"). Ending the program pulls the
+//! plug.
 
 #![allow(clippy::print_stdout, reason = "a tool for tests")]
 
+use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::error::Error;
-use std::fs::{File, OpenOptions};
+use std::fs;
 use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use vovcam::avi::AviReader;
 
-const CONTROL: &str = "/dev/gadget/dummy_udc";
-const BULK_IN: &str = "/dev/gadget/ep1in-bulk";
+const ATTACH: &str = "/sys/devices/platform/vhci_hcd.0/attach";
+const HIGH_SPEED: u32 = 3;
+const HIGH_SPEED_PORTS: u32 = 8;
 const ENDPOINT: u8 = 0x81;
-/// The control request was taken back, or another one of the other direction came meanwhile.
-const TAKEN_BACK: [i32; 2] = [43, 51]; // EIDRM, EL2HLT
 /// Bytes of a payload, header included; one transfer of the host's driver.
 const PAYLOAD: usize = 16 * 1024;
 const STRINGS: [&str; 3] = ["vovcam", "Test Webcam", "0001"];
@@ -39,48 +43,23 @@ fn main() -> Result<(), Box<dyn Error>> {
     let pause = Duration::from_millis(pause.parse()?);
     let interval = u32::try_from(pause.as_nanos() / 100)?;
 
-    let mut control = OpenOptions::new().read(true).write(true).open(CONTROL)?;
-    control.write_all(&gadget(size, interval))?;
-    let (commits, committed) = channel();
-    let mut committed = Some(committed);
+    let mut commands = plug_in()?;
+    let link = Link::new(commands.try_clone()?);
     let mut camera = Camera {
         probe: probe(MJPEG, size, interval),
         size,
         interval,
-        commits,
     };
-    loop {
-        let mut event = [0; 12];
-        if is_taken_back(control.read_exact(&mut event))? {
-            continue;
-        }
-        let setup = Setup::from(&event);
-        match u32::from_ne_bytes([event[8], event[9], event[10], event[11]]) {
-            3 => {
-                if matches!(camera.answer(setup), Answer::Configure)
-                    && let Some(committed) = committed.take()
-                {
-                    let (endpoint, frames) = (open_endpoint()?, frames.clone());
-                    std::thread::spawn(move || {
-                        if let Err(error) = stream(endpoint, &committed, &frames, pause, cut) {
-                            println!("the stream ended: {error}");
-                        }
-                    });
-                }
-                is_taken_back(camera.reply(&mut control, setup))?;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            if let Err(error) = play(&link, &frames, pause, cut) {
+                println!("the stream ended: {error}");
             }
-            2 => println!("disconnected"),
-            _ => {}
-        }
-    }
-}
-
-/// Whether the host gave up waiting; it asks again.
-fn is_taken_back(done: io::Result<()>) -> io::Result<bool> {
-    match done {
-        Err(e) if e.raw_os_error().is_some_and(|e| TAKEN_BACK.contains(&e)) => Ok(true),
-        done => done.map(|()| false),
-    }
+        });
+        let Err(gone) = serve(&mut commands, &link, &mut camera);
+        println!("the host is gone: {gone}");
+        std::process::exit(0);
+    })
 }
 
 type Frames = Vec<Vec<u8>>;
@@ -95,6 +74,198 @@ fn read_clip(path: &Path, count: usize) -> Result<((u16, u16), Frames), Box<dyn 
     Ok(((size.width.try_into()?, size.height.try_into()?), frames))
 }
 
+/// Hands the kernel one end of a socket as a device, at the first free port; the other end.
+fn plug_in() -> Result<UnixStream, Box<dyn Error>> {
+    let (ours, theirs) = UnixStream::pair()?;
+    let mut refused = None;
+    for port in 0..HIGH_SPEED_PORTS {
+        let device = format!("{port} {} {} {HIGH_SPEED}", theirs.as_raw_fd(), 0x1_0002);
+        match fs::write(ATTACH, device) {
+            Ok(()) => return Ok(ours),
+            Err(error) => refused = Some(error),
+        }
+    }
+    Err(format!("no port at '{ATTACH}': {refused:?}").into())
+}
+
+// --- USB/IP: every message begins with 48 bytes, big-endian
+
+const SUBMIT: u32 = 1;
+const UNLINK: u32 = 2;
+const SUBMITTED: u32 = 3;
+const UNLINKED: u32 = 4;
+const DONE: i32 = 0;
+const STALL: i32 = -32;
+const TAKEN_BACK: i32 = -104;
+
+/// What the host asks for, and has not been answered.
+#[derive(Clone, Copy)]
+struct Request {
+    number: u32,
+    packets: u32,
+}
+
+struct Link {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    replies: UnixStream,
+    /// Transfers from the bulk endpoint that wait for a payload.
+    waiting: VecDeque<Request>,
+    /// What was committed, and how many times anything was.
+    format: Option<u8>,
+    commits: usize,
+}
+
+impl Link {
+    fn new(replies: UnixStream) -> Link {
+        Link {
+            state: Mutex::new(State {
+                replies,
+                waiting: VecDeque::new(),
+                format: None,
+                commits: 0,
+            }),
+            changed: Condvar::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        self.changed
+            .wait(state)
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn reply(&mut self, to: Request, status: i32, length: usize, data: &[u8]) -> io::Result<()> {
+        let mut message = [SUBMITTED, to.number, 0, 0, 0]
+            .map(u32::to_be_bytes)
+            .concat();
+        message.extend(status.to_be_bytes());
+        message.extend(
+            [length as u32, 0, to.packets, 0, 0, 0]
+                .map(u32::to_be_bytes)
+                .concat(),
+        );
+        message.extend(data);
+        self.replies.write_all(&message)
+    }
+
+    fn take_back(&mut self, number: u32, victim: u32) -> io::Result<()> {
+        let before = self.waiting.len();
+        self.waiting.retain(|request| request.number != victim);
+        let status = if self.waiting.len() < before {
+            TAKEN_BACK
+        } else {
+            DONE
+        };
+        let mut message = [UNLINKED, number, 0, 0, 0].map(u32::to_be_bytes).concat();
+        message.extend(status.to_be_bytes());
+        message.resize(48, 0);
+        self.replies.write_all(&message)
+    }
+}
+
+/// Answers the host until it is gone.
+fn serve(commands: &mut UnixStream, link: &Link, camera: &mut Camera) -> io::Result<Infallible> {
+    loop {
+        let mut header = [0; 48];
+        commands.read_exact(&mut header)?;
+        let word = |index: usize| {
+            let at = 4 * index;
+            u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+        };
+        let (command, number, inward, endpoint) = (word(0), word(1), word(3) == 1, word(4));
+        let mut state = link.lock();
+        match command {
+            SUBMIT => {
+                let request = Request {
+                    number,
+                    packets: word(8),
+                };
+                let mut sent = vec![0; if inward { 0 } else { word(6) as usize }];
+                commands.read_exact(&mut sent)?;
+                if endpoint != 0 {
+                    state.waiting.push_back(request);
+                    link.changed.notify_all();
+                    continue;
+                }
+                let setup = Setup::from(&header[40..]);
+                match camera.answer(setup) {
+                    Answer::Data(data) => {
+                        let length = data.len().min(setup.length.into());
+                        state.reply(request, DONE, length, &data[..length])?;
+                    }
+                    Answer::Take => {
+                        if let Some(format) = camera.take(setup, &sent) {
+                            println!("streaming format {format}");
+                            state.format = Some(format);
+                            state.commits += 1;
+                            link.changed.notify_all();
+                        }
+                        state.reply(request, DONE, sent.len(), &[])?;
+                    }
+                    Answer::Done => state.reply(request, DONE, sent.len(), &[])?,
+                    Answer::Refuse => state.reply(request, STALL, 0, &[])?,
+                }
+            }
+            UNLINK => state.take_back(number, word(5))?,
+            _ => return Err(io::Error::other(format!("unknown command {command}"))),
+        }
+    }
+}
+
+/// Sends frames from the first commit on; each further commit begins a new frame.
+fn play(link: &Link, frames: &[Vec<u8>], pause: Duration, cut: usize) -> io::Result<()> {
+    let bars = bars();
+    let mut id = 0;
+    for (number, jpeg) in frames.iter().cycle().enumerate() {
+        let mut state = link.lock();
+        let format = loop {
+            match state.format {
+                Some(format) => break format,
+                None => state = link.wait(state),
+            }
+        };
+        let commits = state.commits;
+        drop(state);
+        let bytes: &[u8] = if format == YUYV { &bars } else { jpeg };
+        let is_cut = cut > 0 && number % cut == cut - 1;
+        let mut bytes = &bytes[..if is_cut { bytes.len() / 2 } else { bytes.len() }];
+        id ^= 1;
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(PAYLOAD - 2));
+            let end = if later.is_empty() { 2 } else { 0 };
+            let payload = [&[2, 0x80 | end | id], now].concat();
+            // one lock for taking a transfer and answering it, or it could be taken back between
+            let mut state = link.lock();
+            let request = loop {
+                if state.commits != commits {
+                    break None;
+                }
+                match state.waiting.pop_front() {
+                    Some(request) => break Some(request),
+                    None => state = link.wait(state),
+                }
+            };
+            let Some(request) = request else { break };
+            state.reply(request, DONE, payload.len(), &payload)?;
+            bytes = later;
+        }
+        std::thread::sleep(pause);
+    }
+    Ok(())
+}
+
+// --- USB and its video class
+
 /// A control request.
 #[derive(Clone, Copy)]
 struct Setup {
@@ -105,8 +276,8 @@ struct Setup {
     length: u16,
 }
 
-impl From<&[u8; 12]> for Setup {
-    fn from(e: &[u8; 12]) -> Setup {
+impl From<&[u8]> for Setup {
+    fn from(e: &[u8]) -> Setup {
         let word = |at: usize| u16::from_le_bytes([e[at], e[at + 1]]);
         Setup {
             kind: e[0],
@@ -120,9 +291,8 @@ impl From<&[u8; 12]> for Setup {
 
 enum Answer {
     Data(Vec<u8>),
-    /// Read what the host sends.
+    /// What the host sent is for the camera.
     Take,
-    Configure,
     Done,
     Refuse,
 }
@@ -131,15 +301,16 @@ struct Camera {
     probe: [u8; 26],
     size: (u16, u16),
     interval: u32,
-    /// The format of each commit.
-    commits: Sender<u8>,
 }
 
 impl Camera {
     fn answer(&self, setup: Setup) -> Answer {
         match (setup.kind, setup.request, setup.value >> 8) {
+            (0x80, 0, _) => Answer::Data(vec![0, 0]), // GET_STATUS
+            (0x80, 6, 1) => Answer::Data(DEVICE.to_vec()),
+            (0x80, 6, 2) => Answer::Data(configuration(self.size, self.interval)),
             (0x80, 6, 3) => string(setup.value as u8).map_or(Answer::Refuse, Answer::Data),
-            (0x00, 9, _) => Answer::Configure,
+            (0x00, 9, _) => Answer::Done,           // SET_CONFIGURATION
             (0x01, 11, _) => Answer::Done,          // SET_INTERFACE
             (0x02, 1, _) => Answer::Done,           // CLEAR_FEATURE(HALT)
             (0x81, 10, _) => Answer::Data(vec![0]), // GET_INTERFACE
@@ -151,32 +322,8 @@ impl Camera {
         }
     }
 
-    fn reply(&mut self, control: &mut File, setup: Setup) -> io::Result<()> {
-        match self.answer(setup) {
-            Answer::Data(data) => {
-                let length = data.len().min(setup.length.into());
-                control.write_all(&data[..length])
-            }
-            Answer::Take => {
-                let mut data = vec![0; setup.length.into()];
-                control.read_exact(&mut data)?;
-                self.take(setup, &data);
-                Ok(())
-            }
-            Answer::Configure | Answer::Done => control.read(&mut []).map(drop),
-            // the wrong direction refuses the request, and reports that as a failure
-            Answer::Refuse if setup.kind & 0x80 != 0 => {
-                let _ = control.read(&mut []);
-                Ok(())
-            }
-            Answer::Refuse => {
-                let _ = control.write(&[]);
-                Ok(())
-            }
-        }
-    }
-
-    fn take(&mut self, setup: Setup, data: &[u8]) {
+    /// The format, when it is not only probed but committed.
+    fn take(&mut self, setup: Setup, data: &[u8]) -> Option<u8> {
         let format = match data.get(2) {
             Some(&YUYV) => YUYV,
             _ => MJPEG,
@@ -185,11 +332,7 @@ impl Camera {
             YUYV => probe(YUYV, YUYV_SIZE, self.interval),
             _ => probe(MJPEG, self.size, self.interval),
         };
-        if setup.value >> 8 == 2 {
-            println!("streaming format {format}");
-            // a stream that has ended has said why
-            let _ = self.commits.send(format);
-        }
+        (setup.value >> 8 == 2).then_some(format)
     }
 }
 
@@ -216,19 +359,11 @@ fn string(index: u8) -> Option<Vec<u8>> {
     Some([&[units.len() as u8 + 2, 3], units.as_slice()].concat())
 }
 
-/// What gadgetfs wants: configurations for full and high speed, and the device.
-fn gadget(size: (u16, u16), interval: u32) -> Vec<u8> {
-    let device = [
-        18, 1, 0x00, 0x02, 0xef, 2, 1, 64, 0x6b, 0x1d, 0x02, 0x01, 0x00, 0x01, 1, 2, 3, 1,
-    ];
-    let mut all = 0u32.to_ne_bytes().to_vec();
-    all.extend(configuration(size, interval, 64));
-    all.extend(configuration(size, interval, 512));
-    all.extend(device);
-    all
-}
+const DEVICE: [u8; 18] = [
+    18, 1, 0x00, 0x02, 0xef, 2, 1, 64, 0x6b, 0x1d, 0x02, 0x01, 0x00, 0x01, 1, 2, 3, 1,
+];
 
-fn configuration(size: (u16, u16), interval: u32, packet: u16) -> Vec<u8> {
+fn configuration(size: (u16, u16), interval: u32) -> Vec<u8> {
     // camera terminal 1 → output terminal 2
     let camera = [
         18, 0x24, 2, 1, 0x01, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0,
@@ -260,7 +395,7 @@ fn configuration(size: (u16, u16), interval: u32, packet: u16) -> Vec<u8> {
     body.extend(control);
     body.extend([9, 4, 1, 0, 1, 0x0e, 2, 0, 0]);
     body.extend(streaming);
-    body.extend(endpoint(packet));
+    body.extend([7, 5, ENDPOINT, 2, 0x00, 0x02, 0]); // bulk, packets of 512 bytes
     let [low, high] = (9 + body.len() as u16).to_le_bytes();
     [&[9, 2, low, high, 2, 1, 0, 0x80, 250], body.as_slice()].concat()
 }
@@ -278,67 +413,6 @@ fn frame(kind: u8, (width, height): (u16, u16), interval: u32) -> Vec<u8> {
     frame.push(1);
     frame.extend(interval.to_le_bytes());
     frame
-}
-
-fn endpoint(packet: u16) -> [u8; 7] {
-    let [low, high] = packet.to_le_bytes();
-    [7, 5, ENDPOINT, 2, low, high, 0]
-}
-
-fn open_endpoint() -> io::Result<File> {
-    let mut file = OpenOptions::new().read(true).write(true).open(BULK_IN)?;
-    let mut setup = 1u32.to_ne_bytes().to_vec();
-    setup.extend(endpoint(64));
-    setup.extend(endpoint(512));
-    file.write_all(&setup)?;
-    Ok(file)
-}
-
-/// Sends frames from the first commit on; a host that does not listen blocks it.
-fn stream(
-    mut endpoint: File,
-    commits: &Receiver<u8>,
-    frames: &[Vec<u8>],
-    pause: Duration,
-    cut: usize,
-) -> io::Result<()> {
-    let Ok(mut format) = commits.recv() else {
-        return Ok(());
-    };
-    let bars = bars();
-    let mut id = 0;
-    for (number, jpeg) in frames.iter().cycle().enumerate() {
-        loop {
-            match commits.try_recv() {
-                Ok(next) => format = next,
-                Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Disconnected) => return Ok(()),
-            }
-        }
-        let bytes: &[u8] = if format == YUYV { &bars } else { jpeg };
-        let is_cut = cut > 0 && number % cut == cut - 1;
-        let bytes = &bytes[..if is_cut { bytes.len() / 2 } else { bytes.len() }];
-        id ^= 1;
-        send(&mut endpoint, bytes, id)?;
-        std::thread::sleep(pause);
-    }
-    Ok(())
-}
-
-/// One frame in payloads. A transfer that is neither full nor ends with a short packet would not
-/// end for the host, so none has a multiple of the packet's length except full ones.
-fn send(endpoint: &mut File, mut bytes: &[u8], id: u8) -> io::Result<()> {
-    while !bytes.is_empty() {
-        let mut length = bytes.len().min(PAYLOAD - 2);
-        if length + 2 < PAYLOAD && (length + 2).is_multiple_of(512) {
-            length -= 1;
-        }
-        let (now, later) = bytes.split_at(length);
-        let end = if later.is_empty() { 2 } else { 0 };
-        endpoint.write_all(&[&[2, 0x80 | end | id], now].concat())?;
-        bytes = later;
-    }
-    Ok(())
 }
 
 /// 75 % colour bars, BT.601, limited range.

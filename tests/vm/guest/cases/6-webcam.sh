@@ -3,10 +3,7 @@
 
 BY_ID=/dev/v4l/by-id/usb-vovcam_Test_Webcam_0001-video-index0
 plug() { # [FRAMES MILLISECONDS [CUT]]
-    modprobe dummy_hcd
-    modprobe gadgetfs
-    mkdir -p /dev/gadget
-    mountpoint -q /dev/gadget || mount -t gadgetfs none /dev/gadget
+    modprobe vhci_hcd
     webcam /host/street.avi "${1:-4}" "${2:-500}" "${@:3}" >>webcam.txt 2>&1 &
     WEBCAM=$!
     until_ 20 test -e $BY_ID
