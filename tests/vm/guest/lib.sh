@@ -153,6 +153,13 @@ every_line_parses() { # all but FEW of them
     [ "$bad" -le "${1:-0}" ] || fail "$bad lines of the log cannot be parsed"
 }
 cpu_ms() { awk '{print ($14 + $15) * 10}' "/proc/$1/stat"; }
+# The frame that was in the network when its camera was lost is done; under emulation that takes seconds.
+rests() { # PID
+    local before
+    before=$(cpu_ms "$1")
+    sleep 1
+    [ $(($(cpu_ms "$1") - before)) -le 50 ]
+}
 # Percent of one core over so many seconds.
 cpu_percent() { # PID SECONDS
     local before after

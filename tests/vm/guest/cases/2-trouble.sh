@@ -35,6 +35,7 @@ unplug_replug() {
     rmmod v4l2loopback
     modprobe v4l2loopback video_nr=0 card_label=thief
     local cpu
+    until_ 10 rests $PID
     cpu=$(cpu_percent $PID 5)
     at=$(now_ms)
     replug
@@ -63,6 +64,7 @@ stall() {
     control percentage_of_dropped_buffers=100
     until_ 10 seen_event camera_lost
     lost=$(after_ms "$at" camera_lost)
+    until_ 10 rests $PID
     cpu=$(cpu_percent $PID 10)
     control percentage_of_dropped_buffers=0
     until_ 40 seen_event camera_found
