@@ -5,7 +5,7 @@
 //! Source: Microsoft, "AVI RIFF File Reference". Long clips go on in further chunks
 //! `RIFF('AVIX' LIST('movi' …))` ("OpenDML AVI File Format Extensions"): these are read, not written.
 
-use crate::frame::Size;
+use crate::geometry::Size;
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};

@@ -124,6 +124,13 @@ fn power_mode(status: &str, configuration: &str) -> Option<String> {
     Some(named.unwrap_or_else(|| id.to_string()))
 }
 
+/// Which GPU.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GpuPlace {
+    /// Its PCI address such as `00000000:01:00.0`, where it has one that is known.
+    pub pci: Option<String>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,6 +3,7 @@
 #[cfg(target_os = "linux")]
 pub mod camera;
 mod child;
+pub mod decode;
 pub mod files;
 pub mod pattern;
 mod pipe;
@@ -13,10 +14,11 @@ pub mod video;
 mod y4m;
 
 use crate::avi::AviError;
+use crate::capture::decode::{DecodeError, ImageError};
 use crate::clock::Clock;
-use crate::decode::{DecodeError, ImageError};
-use crate::frame::{Frame, FramePool, PixelFormat, PooledBuf, Size};
-use crate::notify::Health;
+use crate::frame::{Frame, FramePool, PixelFormat, PooledBuf};
+use crate::geometry::Size;
+use crate::monitor::notify::Health;
 use crossbeam_channel::Receiver;
 use pipe::{Pipe, Silent};
 use program::ProgramSource;

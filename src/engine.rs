@@ -7,11 +7,13 @@
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
+mod layout;
 pub mod reference;
 
-use crate::graph::Graph;
-use crate::preprocess::ModelInput;
-use crate::weights::Model;
+use crate::board::GpuPlace;
+use crate::model::Model;
+use crate::network::graph::Graph;
+use crate::tensor::{Batch, RawLevel, RawOutput};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -114,13 +116,6 @@ pub enum EngineError {
     },
 }
 
-/// Which GPU.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct GpuPlace {
-    /// Its PCI address such as `00000000:01:00.0`, where it has one that is known.
-    pub pci: Option<String>,
-}
-
 /// Runs one model. Buffers are sized on the first call of each input size and reused.
 pub trait Engine: Send {
     /// Kernel set, precision and threads for the start-up log, such as `cpu avx512 f32, 2 threads`.
@@ -135,32 +130,7 @@ pub trait Engine: Send {
     ///
     /// # Errors
     /// When the input size does not fit the network, or the device fails.
-    fn infer(&mut self, input: &ModelInput, output: &mut RawOutput) -> Result<(), EngineError>;
-}
-
-/// The detector's logits on the host, before any threshold.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct RawOutput {
-    /// Pictures in the batch.
-    pub batch: usize,
-    /// One entry a stride, finest first.
-    pub levels: Vec<RawLevel>,
-}
-
-/// Logits at one stride. Cells are row-major; a cell's values lie side by side, because
-/// decoding looks at one cell at a time and at few of them.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct RawLevel {
-    /// Input pixels per cell.
-    pub stride: usize,
-    /// Rows of cells.
-    pub height: usize,
-    /// Columns of cells.
-    pub width: usize,
-    /// `[batch, height × width, classes]`.
-    pub class: Vec<f32>,
-    /// `[batch, height × width, 4 × bins]`: left, top, right, bottom.
-    pub boxes: Vec<f32>,
+    fn infer(&mut self, input: &Batch, output: &mut RawOutput) -> Result<(), EngineError>;
 }
 
 impl RawOutput {
@@ -260,7 +230,7 @@ fn lacks(engine: &'static str, precision: Precision) -> EngineError {
 }
 
 /// Refuses input sizes that do not divide evenly down to the coarsest stride.
-pub(crate) fn check_input(graph: &Graph, input: &ModelInput) -> Result<(), EngineError> {
+pub(crate) fn check_input(graph: &Graph, input: &Batch) -> Result<(), EngineError> {
     let multiple = graph.max_stride();
     let fits = |side: usize| side > 0 && side.is_multiple_of(multiple);
     if fits(input.height) && fits(input.width) {

@@ -5,6 +5,7 @@
 //!                 results file ──▶
 //! ```
 
+pub mod calibration;
 pub mod coco;
 pub mod dataset;
 mod pictures;
@@ -12,8 +13,8 @@ pub mod predictions;
 pub mod report;
 pub mod voc;
 
+use crate::detection::Detection;
 use crate::frame::Frame;
-use crate::postprocess::Detection;
 use coco::CocoMetrics;
 use dataset::{ClassMap, Dataset, DatasetError};
 use predictions::{Prediction, Predictions};

@@ -1,49 +1,11 @@
 //! A decoded picture on its way from the camera to the log.
 
 use crate::clock::MonoTime;
+use crate::geometry::Size;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use jiff::Timestamp;
 use serde::Serialize;
 use std::time::Duration;
-
-/// Width and height in pixels.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
-pub struct Size {
-    /// Pixels per row.
-    pub width: u32,
-    /// Rows.
-    pub height: u32,
-}
-
-impl Size {
-    /// `width` × `height` pixels.
-    pub const fn new(width: u32, height: u32) -> Size {
-        Size { width, height }
-    }
-
-    /// Number of pixels.
-    pub fn area(self) -> usize {
-        self.width as usize * self.height as usize
-    }
-}
-
-impl std::fmt::Display for Size {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}x{}", self.width, self.height)
-    }
-}
-
-impl std::str::FromStr for Size {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Size, String> {
-        let parsed = text.split_once(['x', 'X']).and_then(|(w, h)| {
-            let size = Size::new(w.trim().parse().ok()?, h.trim().parse().ok()?);
-            (size.width > 0 && size.height > 0).then_some(size)
-        });
-        parsed.ok_or_else(|| format!("expected WIDTHxHEIGHT such as '1280x720', got '{text}'"))
-    }
-}
 
 /// How a camera or file delivers its pixels, before decoding to RGB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]

@@ -1,145 +1,402 @@
-//! The detector network, described once: backbone → neck → head.
+//! Model files: a JSON manifest and the safetensors file that it names.
 //!
-//! Nothing here computes; a [`Network`] becomes a [`Graph`] and the engines run that.
-//! The PyTorch twin for training is `models/training/vovcam_train/model.py`.
+//! Everything is checked before use: the manifest's fields, the file's SHA-256, and the name,
+//! dtype and shape of every tensor that the graph asks for. Batch norm is folded into the
+//! convolution here, once, so that engines only know weights and biases.
 
-pub mod head;
-pub mod neck;
-pub mod vovnet;
-
-use crate::graph::{Conv, Graph, NodeId};
+use crate::geometry::MAX_INPUT_SIDE;
+use crate::network::Network;
+use crate::network::graph::{Conv, Graph};
+use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
-use vovnet::VovNet;
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
 
-/// The picture strides that a detector may predict on.
-pub const STRIDES: [usize; 4] = [4, 8, 16, 32];
+/// The format string that a manifest starts with.
+pub const FORMAT: &str = "vovcam-model.v1";
 
-/// The shape of a detector, as a model's manifest states it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// PyTorch's default epsilon, which the recipe trains with.
+const BATCH_NORM_EPSILON: f32 = 1e-5;
+
+static BUNDLED_MANIFEST: &[u8] = include_bytes!("../models/vovnet27_slim.json");
+static BUNDLED_WEIGHTS: &[u8] = include_bytes!("../models/vovnet27_slim.safetensors");
+
+/// What stands beside the weights: everything needed to run, and where they come from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Network {
-    /// Which backbone.
-    pub backbone: VovNet,
-    /// Channels of every neck and head feature map.
-    pub neck_width: usize,
-    /// Channels of the 3×3 convolutions inside a neck block.
-    pub neck_mid_width: usize,
-    /// Prediction strides, finest first: a run of [`STRIDES`] that ends with 32.
-    pub strides: Vec<usize>,
-    /// Bins of the distribution over each box side's distance.
-    pub box_bins: usize,
+pub struct Manifest {
+    /// Always [`FORMAT`].
+    pub format: String,
+    /// Model name.
+    pub name: String,
+    /// The safetensors file, relative to the manifest.
+    pub weights: String,
+    /// Lower-case hex SHA-256 of that file.
+    pub sha256: String,
+    /// Shape of the network.
+    pub network: Network,
+    /// Class names by class id.
+    pub classes: Vec<String>,
+    /// Long side of the input in pixels that the model was trained for.
+    pub input_size: usize,
+    /// Mean of the R, G, B channels, of values scaled to 0..=1.
+    pub mean: [f32; 3],
+    /// Standard deviation of the R, G, B channels, of values scaled to 0..=1.
+    pub std: [f32; 3],
+    /// Grey level of the letterbox border, 0..=255.
+    pub pad_value: u8,
+    /// Default thresholds.
+    pub thresholds: DefaultThresholds,
+    /// What int8 engines need to know; absent until the model is calibrated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub int8: Option<Int8>,
+    /// How and on what the weights were trained.
+    #[serde(default)]
+    pub training: serde_json::Value,
+    /// Figures measured on evaluation sets.
+    #[serde(default)]
+    pub measured: serde_json::Value,
 }
 
-impl Network {
-    /// The network that ships with the program.
-    pub fn vovnet27_slim() -> Network {
-        Network {
-            backbone: VovNet::Slim27,
-            neck_width: 96,
-            neck_mid_width: 64,
-            strides: vec![8, 16, 32],
-            box_bins: 16,
-        }
-    }
+/// Ranges of activations, measured on pictures by [`crate::eval::calibration`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Int8 {
+    /// Pictures they were measured on.
+    pub pictures: usize,
+    /// By graph node: the value that byte 255 stands for; larger ones are clamped.
+    pub ranges: std::collections::BTreeMap<String, f32>,
+}
 
-    /// Lays the detector out as a graph for `classes` classes.
+/// Thresholds that suit the model.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DefaultThresholds {
+    /// Least score of a detection.
+    pub score: f32,
+    /// Intersection over union above which NMS drops the lower score.
+    pub nms_iou: f32,
+}
+
+/// A model that passed every check: manifest, graph and folded weights.
+#[derive(Debug)]
+pub struct Model {
+    /// What the model says of itself.
+    pub manifest: Manifest,
+    /// The network.
+    pub graph: Graph,
+    /// Weights of [`Graph::convs`], in that order.
+    pub weights: Vec<ConvWeights>,
+    /// Where it was loaded from, for logs.
+    pub origin: String,
+}
+
+/// One convolution with its batch norm folded in.
+#[derive(Clone, Debug)]
+pub struct ConvWeights {
+    /// `[out, in, kernel, kernel]`.
+    pub weight: Vec<f32>,
+    /// `[out]`.
+    pub bias: Vec<f32>,
+}
+
+/// Why a model cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// A file could not be read.
+    #[error("cannot read the model file '{}'", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The manifest is not what it should be.
+    #[error("the model manifest '{origin}' is not valid: {reason}")]
+    Manifest {
+        /// The manifest.
+        origin: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The weights are not the ones the manifest was written for.
+    #[error(
+        "the weights '{origin}' have SHA-256 {got}, the manifest expects {expected}: \
+         copy both files again, or export them again"
+    )]
+    Hash {
+        /// The weights file.
+        origin: String,
+        /// From the manifest.
+        expected: String,
+        /// Of the file.
+        got: String,
+    },
+    /// Not a safetensors file.
+    #[error("the weights '{origin}' are not a safetensors file: {reason}")]
+    Format {
+        /// The weights file.
+        origin: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A tensor is missing or of another kind.
+    #[error("tensor '{tensor}' in '{origin}': expected {expected}, got {got}")]
+    Tensor {
+        /// The weights file.
+        origin: String,
+        /// The tensor's name.
+        tensor: String,
+        /// What the network needs.
+        expected: String,
+        /// What is there.
+        got: String,
+    },
+}
+
+impl Model {
+    /// The model built into the program.
     ///
     /// # Errors
-    /// When widths are zero or the strides are not a run of [`STRIDES`] ending with 32.
-    pub fn graph(&self, classes: usize) -> Result<Graph, String> {
-        if self.neck_width == 0 || self.neck_mid_width == 0 || self.box_bins < 2 || classes == 0 {
-            return Err(format!(
-                "network widths must be positive and box_bins at least 2, got neck_width {}, \
-                 neck_mid_width {}, box_bins {}, {classes} classes",
-                self.neck_width, self.neck_mid_width, self.box_bins
-            ));
-        }
-        if self.strides.is_empty() || !STRIDES.ends_with(&self.strides) {
-            return Err(format!(
-                "strides must be [8, 16, 32] or another run of {STRIDES:?} that ends with 32, got {:?}",
-                self.strides
-            ));
-        }
-        let (mut graph, input) = Graph::new();
-        let features = self.backbone.build(&mut graph, input, "backbone.");
-        let levels: Vec<(usize, NodeId)> = features
-            .into_iter()
-            .filter(|(stride, _)| self.strides.contains(stride))
-            .collect();
-        graph.features = levels.clone();
-        let pyramid = neck::build(&mut graph, &levels, self.neck_width, self.neck_mid_width);
-        graph.outputs = head::build(
-            &mut graph,
-            &pyramid,
-            self.neck_width,
-            classes,
-            self.box_bins,
-        );
-        Ok(graph)
-    }
-}
-
-/// Convolution – batch norm – ReLU, the building block of backbone, neck and head.
-/// `weight` and `norm` are prefixes: the tensors are `<weight>.weight` and `<norm>.running_mean` etc.
-fn conv_bn_relu(
-    graph: &mut Graph,
-    input: NodeId,
-    (weight, norm): (&str, &str),
-    name: &str,
-    (out_channels, kernel, stride): (usize, usize, usize),
-) -> NodeId {
-    let conv = Conv {
-        weight: format!("{weight}.weight"),
-        norm: Some(norm.to_owned()),
-        bias: None,
-        in_channels: graph.channels(input),
-        out_channels,
-        kernel,
-        stride,
-        relu: true,
-    };
-    graph.conv(name, input, conv)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn strides_must_be_a_run_that_ends_with_32() {
-        for (strides, good) in [
-            (vec![8, 16, 32], true),
-            (vec![4, 8, 16, 32], true),
-            (vec![32], true),
-            (vec![8, 16], false),
-            (vec![8, 32], false),
-            (vec![], false),
-        ] {
-            let network = Network {
-                strides: strides.clone(),
-                ..Network::vovnet27_slim()
-            };
-            assert_eq!(network.graph(12).is_ok(), good, "{strides:?}");
-        }
+    /// Only when the program was built from damaged model files.
+    pub fn bundled() -> Result<Model, ModelError> {
+        Model::from_bytes(BUNDLED_MANIFEST, BUNDLED_WEIGHTS, "built in")
     }
 
-    #[test]
-    fn a_stride_4_level_adds_a_finer_output() {
-        let network = Network {
-            strides: vec![4, 8, 16, 32],
-            ..Network::vovnet27_slim()
+    /// Loads a manifest, or a safetensors file whose manifest has the same name with `.json`.
+    ///
+    /// # Errors
+    /// When a file cannot be read or fails a check.
+    pub fn load(path: &Path) -> Result<Model, ModelError> {
+        let manifest_path = path.with_extension("json");
+        let manifest = read(&manifest_path)?;
+        let parsed = parse_manifest(&manifest, &manifest_path.display().to_string())?;
+        let weights = read(&manifest_path.with_file_name(&parsed.weights))?;
+        Model::from_bytes(&manifest, &weights, &manifest_path.display().to_string())
+    }
+
+    /// Checks and folds a model that is already in memory; `origin` is for messages.
+    ///
+    /// # Errors
+    /// When the bytes fail a check.
+    pub fn from_bytes(manifest: &[u8], weights: &[u8], origin: &str) -> Result<Model, ModelError> {
+        let manifest = parse_manifest(manifest, origin)?;
+        let file = format!("{} of {origin}", manifest.weights);
+        let got = hex(&Sha256::digest(weights));
+        if got != manifest.sha256 {
+            return Err(ModelError::Hash {
+                origin: file,
+                expected: manifest.sha256,
+                got,
+            });
+        }
+        let graph = manifest
+            .network
+            .graph(manifest.classes.len())
+            .map_err(|reason| ModelError::Manifest {
+                origin: origin.to_owned(),
+                reason,
+            })?;
+        let tensors = SafeTensors::deserialize(weights).map_err(|e| ModelError::Format {
+            origin: file.clone(),
+            reason: e.to_string(),
+        })?;
+        let reader = TensorReader {
+            tensors,
+            origin: &file,
         };
-        let graph = network.graph(12).unwrap();
-        let shapes = graph.shapes(64, 96);
-        let finest = graph.outputs[0];
-        assert_eq!(
-            (
-                finest.stride,
-                shapes[finest.class.0].height,
-                shapes[finest.class.0].width
-            ),
-            (4, 16, 24)
-        );
-        assert_eq!(graph.outputs.len(), 4);
+        let weights = graph
+            .convs()
+            .map(|(_, conv)| reader.folded(conv))
+            .collect::<Result<_, _>>()?;
+        Ok(Model {
+            manifest,
+            graph,
+            weights,
+            origin: origin.to_owned(),
+        })
+    }
+}
+
+impl Model {
+    /// A model of this shape with pseudo-random weights that keep activations in range: what
+    /// benchmarks and kernel tests run when the answer does not matter, only that it is the same.
+    ///
+    /// # Errors
+    /// When the network's shape is not valid.
+    pub fn random(network: Network, classes: usize, seed: u64) -> Result<Model, ModelError> {
+        let graph = network
+            .graph(classes)
+            .map_err(|reason| ModelError::Manifest {
+                origin: "random weights".to_owned(),
+                reason,
+            })?;
+        let mut state = seed;
+        let weights = graph
+            .convs()
+            .map(|(_, conv)| random_conv(conv, &mut state))
+            .collect();
+        let manifest = Manifest {
+            format: FORMAT.to_owned(),
+            name: "random".to_owned(),
+            weights: String::new(),
+            sha256: String::new(),
+            network,
+            classes: (0..classes).map(|class| format!("class{class}")).collect(),
+            input_size: 320,
+            mean: [0.485, 0.456, 0.406],
+            std: [0.229, 0.224, 0.225],
+            pad_value: 114,
+            thresholds: DefaultThresholds {
+                score: 0.35,
+                nms_iou: 0.6,
+            },
+            int8: None,
+            training: serde_json::Value::Null,
+            measured: serde_json::Value::Null,
+        };
+        Ok(Model {
+            manifest,
+            graph,
+            weights,
+            origin: "random weights".to_owned(),
+        })
+    }
+}
+
+/// Uniform weights with He's variance, 2 / fan-in, and small biases.
+fn random_conv(conv: &Conv, state: &mut u64) -> ConvWeights {
+    let mut uniform = || {
+        // SplitMix64, Steele et al. 2014: one line, and the same numbers everywhere
+        *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = *state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ (z >> 31)) >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    let fan_in = conv.in_channels * conv.kernel * conv.kernel;
+    let bound = (6.0 / fan_in as f32).sqrt();
+    ConvWeights {
+        weight: (0..conv.weight_len()).map(|_| bound * uniform()).collect(),
+        bias: (0..conv.out_channels).map(|_| 0.1 * uniform()).collect(),
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
+    std::fs::read(path).map_err(|source| ModelError::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn parse_manifest(bytes: &[u8], origin: &str) -> Result<Manifest, ModelError> {
+    let bad = |reason: String| ModelError::Manifest {
+        origin: origin.to_owned(),
+        reason,
+    };
+    let manifest: Manifest = serde_json::from_slice(bytes).map_err(|e| bad(e.to_string()))?;
+    if manifest.format != FORMAT {
+        return Err(bad(format!(
+            "format: expected '{FORMAT}', got '{}'",
+            manifest.format
+        )));
+    }
+    if manifest.std.iter().any(|&s| !(s.is_finite() && s > 0.0)) {
+        return Err(bad(format!(
+            "std: expected positive numbers, got {:?}",
+            manifest.std
+        )));
+    }
+    let side = manifest.input_size;
+    if side == 0 || !side.is_multiple_of(32) || side > MAX_INPUT_SIDE as usize {
+        return Err(bad(format!(
+            "input_size: expected a multiple of 32 up to {MAX_INPUT_SIDE}, got {side}"
+        )));
+    }
+    let unit = |name: &str, value: f32| match (0.0..=1.0).contains(&value) {
+        true => Ok(()),
+        false => Err(bad(format!(
+            "thresholds.{name}: expected 0 to 1, got {value}"
+        ))),
+    };
+    unit("score", manifest.thresholds.score)?;
+    unit("nms_iou", manifest.thresholds.nms_iou)?;
+    Ok(manifest)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+struct TensorReader<'a> {
+    tensors: SafeTensors<'a>,
+    origin: &'a str,
+}
+
+impl TensorReader<'_> {
+    fn folded(&self, conv: &Conv) -> Result<ConvWeights, ModelError> {
+        let out = conv.out_channels;
+        let shape = [out, conv.in_channels, conv.kernel, conv.kernel];
+        let mut weight = self.tensor(&conv.weight, &shape)?;
+        let mut bias = match &conv.bias {
+            Some(name) => self.tensor(name, &[out])?,
+            None => vec![0.0; out],
+        };
+        if let Some(norm) = &conv.norm {
+            let part = |name: &str| self.tensor(&format!("{norm}.{name}"), &[out]);
+            let (gamma, beta) = (part("weight")?, part("bias")?);
+            let (mean, variance) = (part("running_mean")?, part("running_var")?);
+            for (o, row) in weight.chunks_exact_mut(conv.weight_len() / out).enumerate() {
+                let scale = gamma[o] / (variance[o] + BATCH_NORM_EPSILON).sqrt();
+                row.iter_mut().for_each(|w| *w *= scale);
+                bias[o] = beta[o] + (bias[o] - mean[o]) * scale;
+            }
+        }
+        if weight.iter().chain(&bias).any(|value| !value.is_finite()) {
+            return Err(self.error(&conv.weight, "finite values", "NaN or infinity".to_owned()));
+        }
+        Ok(ConvWeights { weight, bias })
+    }
+
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
+        let view = self.tensors.tensor(name).map_err(|_| {
+            self.error(
+                name,
+                &format!("a tensor of shape {shape:?}"),
+                "none of that name".to_owned(),
+            )
+        })?;
+        if view.shape() != shape {
+            return Err(self.error(
+                name,
+                &format!("shape {shape:?}"),
+                format!("{:?}", view.shape()),
+            ));
+        }
+        let data = view.data();
+        match view.dtype() {
+            Dtype::F32 => Ok(data
+                .chunks_exact(4)
+                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                .collect()),
+            Dtype::F16 => Ok(data
+                .chunks_exact(2)
+                .map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32())
+                .collect()),
+            Dtype::BF16 => Ok(data
+                .chunks_exact(2)
+                .map(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32())
+                .collect()),
+            other => Err(self.error(name, "dtype F32, F16 or BF16", format!("{other:?}"))),
+        }
+    }
+
+    fn error(&self, tensor: &str, expected: &str, got: String) -> ModelError {
+        ModelError::Tensor {
+            origin: self.origin.to_owned(),
+            tensor: tensor.to_owned(),
+            expected: expected.to_owned(),
+            got,
+        }
     }
 }

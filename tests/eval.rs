@@ -7,12 +7,14 @@ use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
+use vovcam::detection::Detection;
 use vovcam::eval::coco::CocoMetrics;
 use vovcam::eval::dataset::Dataset;
 use vovcam::eval::predictions::Predictions;
 use vovcam::eval::{EvalError, EvalOptions, Evaluation, detect, evaluate};
-use vovcam::frame::{Frame, Size};
-use vovcam::postprocess::{BBox, Detection};
+use vovcam::frame::Frame;
+use vovcam::geometry::BBox;
+use vovcam::geometry::Size;
 
 const TOLERANCE: f64 = 1e-9;
 

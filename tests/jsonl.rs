@@ -6,11 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use vovcam::board::Board;
 use vovcam::capture::SourceEvent;
-use vovcam::frame::{Frame, Size};
-use vovcam::metrics::{Energy, Snapshot};
-use vovcam::postprocess::{BBox, Detection};
+use vovcam::detection::Detection;
+use vovcam::detection::{Labels, StageTimes};
+use vovcam::frame::Frame;
+use vovcam::geometry::BBox;
+use vovcam::geometry::Size;
+use vovcam::message::Report;
 use vovcam::sink::jsonl::{JsonlWriter, ModelRecord, PowerRecord, RunRecord, SCHEMA};
-use vovcam::sink::{Labels, Report, StageTimes};
+use vovcam::stats::{Energy, Snapshot};
 use vovcam::units::{Celsius, Joules, Watts};
 
 const SIZE: Size = Size::new(64, 48);

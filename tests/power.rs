@@ -10,7 +10,7 @@ use std::fs;
 use std::path::Path;
 use tempfile::TempDir;
 use vovcam::board::Board;
-use vovcam::power::{Reading, find, heat};
+use vovcam::monitor::power::{Reading, find, heat};
 use vovcam::units::{Celsius, Joules, Watts};
 
 /// A root with these files.

@@ -9,9 +9,10 @@ mod modes;
 pub use modes::Mode;
 
 use super::{CaptureError, CaptureOptions, Framer, Next, Source};
+use crate::capture::decode::{DecodeError, YuvCoding, frame_len, to_rgb};
 use crate::clock::{Clock, MonoTime};
-use crate::decode::{DecodeError, YuvCoding, frame_len, to_rgb};
-use crate::frame::{Frame, PixelFormat, Size};
+use crate::frame::{Frame, PixelFormat};
+use crate::geometry::Size;
 use crossbeam_channel::{Receiver, TryRecvError};
 use modes::{
     Agreed, DEFAULT_FPS, DEFAULT_SIZE, apply, choose, modes, nothing_usable, offered, summary,

@@ -1,7 +1,7 @@
 //! A folder of pictures, each a frame, in natural name order; or one picture.
 
 use super::{CaptureError, CaptureOptions, Framer, Next, Source};
-use crate::decode::load_image;
+use crate::capture::decode::load_image;
 use crate::frame::{PixelFormat, PooledBuf};
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};

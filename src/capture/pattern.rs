@@ -1,7 +1,8 @@
 //! A test pattern with no file and no camera: colour bars and a square that moves.
 
 use super::{CaptureError, CaptureOptions, Framer, Next, Source};
-use crate::frame::{PixelFormat, Size};
+use crate::frame::PixelFormat;
+use crate::geometry::Size;
 use std::convert::Infallible;
 use std::time::Duration;
 

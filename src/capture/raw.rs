@@ -3,8 +3,9 @@
 
 use super::pipe::is_stop;
 use super::{CaptureError, CaptureOptions, Framer, Next, Source};
-use crate::decode::{YuvCoding, frame_len, to_rgb};
-use crate::frame::{PixelFormat, Size};
+use crate::capture::decode::{YuvCoding, frame_len, to_rgb};
+use crate::frame::PixelFormat;
+use crate::geometry::Size;
 use std::io::{BufRead, BufReader, Read};
 
 /// A JPEG longer than this is a stream that lost its markers.

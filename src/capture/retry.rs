@@ -3,7 +3,7 @@
 use super::{CaptureError, CaptureOptions, Next, Source, SourceEvent};
 use crate::clock::{Clock, MonoTime};
 use crate::frame::Frame;
-use crate::notify::Health;
+use crate::monitor::notify::Health;
 use crossbeam_channel::Receiver;
 use std::sync::Arc;
 use std::time::Duration;
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
     use crate::capture::test_options;
     use crate::clock::SimClock;
-    use crate::frame::Size;
+    use crate::geometry::Size;
 
     /// Gives two frames, with the camera's own numbers, and then fails.
     struct TwoFrames(u64);

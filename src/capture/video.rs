@@ -2,8 +2,9 @@
 
 use super::{CaptureError, CaptureOptions, Framer, Next, Source};
 use crate::avi::AviReader;
-use crate::decode::{YuvCoding, to_rgb};
-use crate::frame::{PixelFormat, Size};
+use crate::capture::decode::{YuvCoding, to_rgb};
+use crate::frame::PixelFormat;
+use crate::geometry::Size;
 use std::path::Path;
 
 /// Reads and decodes a clip.

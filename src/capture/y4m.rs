@@ -5,8 +5,9 @@
 //! all the same, to its own strides, where the width is not a multiple of 8 or the height is odd;
 //! which of both it is shows where the second frame begins.
 
-use crate::decode::{MAX_SIDE, frame_len};
-use crate::frame::{PixelFormat, Size};
+use crate::capture::decode::{MAX_SIDE, frame_len};
+use crate::frame::PixelFormat;
+use crate::geometry::Size;
 use std::io::{self, BufRead, Read};
 
 /// A header longer than this is none.

@@ -1,16 +1,19 @@
 //! `vovcam detect`: single pictures.
 
 use super::{EngineArgs, Failure, NO_INPUT, RUN_FAILED, load_detector};
+use crate::capture::decode::load_image;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Settings;
-use crate::decode::load_image;
-use crate::detector::{Detector, InputSize};
+use crate::detect::Detector;
+use crate::detection::Labels;
 use crate::frame::{Frame, PixelFormat};
-use crate::metrics::Snapshot;
+use crate::geometry::InputSize;
+use crate::message::Report;
+use crate::sink::SinkError;
 use crate::sink::jsonl::JsonlWriter;
-use crate::sink::overlay::Overlay;
+use crate::sink::render::Overlay;
 use crate::sink::save::{Rate, Saver};
-use crate::sink::{Labels, Report, SinkError};
+use crate::stats::Snapshot;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

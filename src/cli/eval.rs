@@ -1,12 +1,13 @@
 //! `vovcam eval`: average precision on a labelled set.
 
 use super::{EngineArgs, Failure, NO_INPUT, RUN_FAILED, USAGE, load_model};
-use crate::detector::{Detector, DetectorOptions, InputSize};
+use crate::detect::{Detector, DetectorOptions};
+use crate::detection::Thresholds;
 use crate::eval::dataset::Dataset;
 use crate::eval::predictions::Predictions;
 use crate::eval::{DetectorInfo, EvalError, EvalOptions, MIN_SCORE, detect, evaluate};
-use crate::frame::Size;
-use crate::postprocess::Thresholds;
+use crate::geometry::InputSize;
+use crate::geometry::Size;
 use std::io::Write;
 use std::path::PathBuf;
 

@@ -9,18 +9,21 @@ use crate::capture::{self, CaptureError, CaptureOptions, SourceSpec};
 use crate::clock::SystemClock;
 use crate::config::Settings;
 use crate::config::reload::Reloader;
-use crate::detector::Detector;
-use crate::frame::Size;
-use crate::metrics::{Metrics, Totals};
-use crate::notify::{Health, Notifier};
+use crate::detect::Detector;
+use crate::detection::Labels;
+use crate::geometry::Size;
+use crate::model::Model;
+use crate::monitor::metrics::Metrics;
+use crate::monitor::notify::{Health, Notifier};
+use crate::monitor::power::{self, Sampler};
 use crate::pipeline::control::Control;
 use crate::pipeline::{Pipeline, PipelineError, Stop};
-use crate::power::{self, MeterInfo, Sampler};
+use crate::sink::SinkError;
 use crate::sink::jsonl::{JsonlWriter, ModelRecord, PowerRecord, RunRecord, SCHEMA};
 use crate::sink::save::{Rate, Saver};
 use crate::sink::window::Window;
-use crate::sink::{Labels, SinkError};
-use crate::weights::Model;
+use crate::stats::MeterInfo;
+use crate::stats::Totals;
 use std::path::Path;
 use std::time::Duration;
 
@@ -240,7 +243,7 @@ fn summarise(totals: &Totals) {
         ms(spent.postprocess)
     ));
     let drops = totals.drops;
-    if drops != crate::metrics::Drops::default() {
+    if drops != crate::stats::Drops::default() {
         say(format_args!(
             "lost: {} frames in the driver, {} replaced by newer ones, {} damaged; {} log lines",
             drops.driver, drops.replaced, drops.damaged, drops.log

@@ -16,7 +16,6 @@
 mod aligned;
 mod direct;
 mod dot;
-pub(in crate::engine) mod layout;
 mod memory;
 mod pack;
 mod plan;
@@ -31,12 +30,12 @@ mod winograd;
 
 pub use simd::Isa;
 
-use super::{Engine, EngineError, Precision, RawOutput, check_input};
-use crate::graph::{NodeId, Op};
-use crate::preprocess::ModelInput;
-use crate::weights::Model;
+use super::layout::Layout;
+use super::{Engine, EngineError, Precision, check_input};
+use crate::model::Model;
+use crate::network::graph::{NodeId, Op};
+use crate::tensor::{Batch, RawOutput};
 use aligned::Aligned;
-use layout::Layout;
 use memory::Memory;
 use pack::{Algorithm, InputLanes, Packed};
 use plan::{Arithmetic, Network, Plan};
@@ -165,11 +164,7 @@ impl CpuEngine {
     /// # Errors
     /// When the input size does not fit the network.
     #[allow(unsafe_code, reason = "as in `infer`, with a clock")]
-    pub fn profile(
-        &mut self,
-        input: &ModelInput,
-        rounds: usize,
-    ) -> Result<Vec<StepTime>, EngineError> {
+    pub fn profile(&mut self, input: &Batch, rounds: usize) -> Result<Vec<StepTime>, EngineError> {
         let mut output = RawOutput::default();
         self.infer(input, &mut output)?;
         let index = self.plan(input.batch, input.height, input.width)?;
@@ -293,7 +288,7 @@ impl Engine for CpuEngine {
     }
 
     #[allow(unsafe_code, reason = "the one door from safe code to the plan")]
-    fn infer(&mut self, input: &ModelInput, output: &mut RawOutput) -> Result<(), EngineError> {
+    fn infer(&mut self, input: &Batch, output: &mut RawOutput) -> Result<(), EngineError> {
         check_input(&self.network.graph, input)?;
         output.resize_for(&self.network.graph, input.batch, input.height, input.width);
         let index = self.plan(input.batch, input.height, input.width)?;

@@ -25,11 +25,12 @@ mod program;
 mod tests;
 mod tune;
 
-use super::cpu::layout::{BLOCK, Layout};
-use super::{Engine, EngineError, GpuPlace, RawOutput, check_input};
-use crate::graph::{Graph, Op, Shape};
-use crate::preprocess::ModelInput;
-use crate::weights::Model;
+use super::layout::{BLOCK, Layout};
+use super::{Engine, EngineError, check_input};
+use crate::board::GpuPlace;
+use crate::model::Model;
+use crate::network::graph::{Graph, Op, Shape};
+use crate::tensor::{Batch, RawOutput};
 use choices::Choices;
 use conv::GpuFilter;
 use filter::Filter;
@@ -193,7 +194,7 @@ impl CudaEngine {
     /// As [`Engine::infer`].
     pub fn layers(
         &mut self,
-        input: &ModelInput,
+        input: &Batch,
         mut show: impl FnMut(&str, Shape, &[f32]),
     ) -> Result<(), EngineError> {
         check_input(&self.graph, input)?;
@@ -221,7 +222,7 @@ impl CudaEngine {
     }
 
     /// The plan for a size: its index.
-    fn plan(&mut self, input: &ModelInput) -> Result<usize, EngineError> {
+    fn plan(&mut self, input: &Batch) -> Result<usize, EngineError> {
         self.gpu.bind()?;
         let size = (input.batch, input.height, input.width);
         if let Some(known) = self.plans.iter().position(|plan| plan.size() == size) {
@@ -255,7 +256,7 @@ impl Engine for CudaEngine {
         Some(GpuPlace { pci })
     }
 
-    fn infer(&mut self, input: &ModelInput, output: &mut RawOutput) -> Result<(), EngineError> {
+    fn infer(&mut self, input: &Batch, output: &mut RawOutput) -> Result<(), EngineError> {
         check_input(&self.graph, input)?;
         output.resize_for(&self.graph, input.batch, input.height, input.width);
         let index = self.plan(input)?;

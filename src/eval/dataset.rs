@@ -4,7 +4,8 @@
 //! class "no box" means "unknown", so neither boxes nor detections of those classes count there.
 
 use super::pictures::{self, AnnotationFile, Pictures};
-use crate::frame::{Frame, Size};
+use crate::frame::Frame;
+use crate::geometry::Size;
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::io;

@@ -1,8 +1,8 @@
 //! Where a data set's pictures lie: a folder, or a tar that is read in place.
 
 use super::dataset::DatasetError;
-use crate::decode::jpeg_is_whole;
-use crate::frame::Size;
+use crate::capture::decode::jpeg_is_whole;
+use crate::geometry::Size;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 use std::collections::HashMap;
 use std::fs::File;

@@ -1,7 +1,7 @@
 //! What a detector found in a data set, and COCO's results file of it.
 
 use super::dataset::Dataset;
-use crate::postprocess::Detection;
+use crate::detection::Detection;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs::File;

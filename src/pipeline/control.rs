@@ -4,9 +4,9 @@
 use super::latest::Giver;
 use super::{Stop, chain};
 use crate::config::reload::Reloader;
-use crate::notify::Notifier;
-use crate::postprocess::Thresholds;
-use crate::sink::jsonl::Event;
+use crate::detection::Thresholds;
+use crate::event::Event;
+use crate::monitor::notify::Notifier;
 use crossbeam_channel::{Receiver, never, select, tick};
 
 /// The outside of a run; by default there is none.
@@ -118,7 +118,7 @@ mod tests {
     fn a_reload_reaches_detector_and_log_and_a_bad_file_only_the_log() {
         let dir = tempfile::tempdir().unwrap();
         let model =
-            crate::weights::Model::random(crate::model::Network::vovnet27_slim(), 2, 1).unwrap();
+            crate::model::Model::random(crate::network::Network::vovnet27_slim(), 2, 1).unwrap();
         let path = dir.path().join("vovcam.toml");
         let control = |text: &str| {
             std::fs::write(&path, text).unwrap();

@@ -9,11 +9,14 @@ pub mod file;
 mod record;
 mod storage;
 
-pub use record::{Event, ModelRecord, PowerRecord, RunRecord, SCHEMA};
+pub use record::{ModelRecord, PowerRecord, RunRecord, SCHEMA};
 
-use super::{Labels, Report, SinkError};
+use super::SinkError;
 use crate::clock::{Clock, SystemClock};
-use crate::metrics::Snapshot;
+use crate::detection::Labels;
+use crate::event::Event;
+use crate::message::Report;
+use crate::stats::Snapshot;
 use file::{LogFile, LogOptions};
 use record::Line;
 use std::io::{self, Write};

@@ -3,7 +3,8 @@
 use super::SinkError;
 use crate::avi::AviWriter;
 use crate::clock::MonoTime;
-use crate::frame::{Frame, Size};
+use crate::frame::Frame;
+use crate::geometry::Size;
 use image::ExtendedColorType;
 use image::codecs::jpeg::JpegEncoder;
 use std::collections::HashSet;

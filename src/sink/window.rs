@@ -1,6 +1,6 @@
 //! The live window, on minifb. It lives in the thread that called [`crate::pipeline`].
 
-use crate::frame::Size;
+use crate::geometry::Size;
 use minifb::{Key, ScaleMode, WindowOptions};
 
 /// A window that shows RGB pictures, scaled to fit.

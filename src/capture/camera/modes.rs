@@ -1,7 +1,8 @@
 //! What a camera can send, and which of it is taken.
 
-use crate::decode::YuvCoding;
-use crate::frame::{PixelFormat, Size};
+use crate::capture::decode::YuvCoding;
+use crate::frame::PixelFormat;
+use crate::geometry::Size;
 use std::io;
 use v4l::format::{Colorspace, Quantization};
 use v4l::frameinterval::FrameIntervalEnum;

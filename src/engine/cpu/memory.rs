@@ -10,8 +10,8 @@
 )]
 
 use super::winograd::TILE;
-use crate::engine::RawOutput;
-use crate::model::STRIDES;
+use crate::network::STRIDES;
+use crate::tensor::RawOutput;
 use std::marker::PhantomData;
 
 /// Logit arrays that a network can have: class and boxes at each stride.

@@ -5,8 +5,8 @@ use super::dot::CONSTANTS;
 use super::quant;
 use super::simd::LANES;
 use super::winograd::{Form, POINTS};
-use crate::graph::Conv;
-use crate::weights::ConvWeights;
+use crate::model::ConvWeights;
+use crate::network::graph::Conv;
 
 /// How a convolution is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

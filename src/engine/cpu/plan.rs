@@ -2,7 +2,6 @@
 
 use super::aligned::LINE;
 use super::direct::{Direct, Form};
-use super::layout::{Home, Layout};
 use super::memory::{Memory, View, bordered};
 use super::pack::{Algorithm, Packed};
 use super::plane::{
@@ -12,7 +11,8 @@ use super::quant::Scales;
 use super::simd::{Kernels, LANES};
 use super::tile::Tiles;
 use super::winograd::Winograd;
-use crate::graph::{Conv, Graph, NodeId, Op, Shape};
+use crate::engine::layout::{Home, Layout};
+use crate::network::graph::{Conv, Graph, NodeId, Op, Shape};
 use std::sync::Arc;
 
 /// One step; pieces of work of one step may run at the same time.

@@ -21,11 +21,9 @@ pub(super) use bytes::Bytes;
 use super::plane::Planes;
 use super::tile::Tiles;
 use super::winograd::Transforms;
+pub(super) use crate::engine::layout::LANES;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-
-/// Channels in a block: the lanes of a vector.
-pub(super) const LANES: usize = 16;
 
 /// Sixteen values of one pixel.
 ///
@@ -116,7 +114,8 @@ pub(super) struct Kernels {
 /// Instantiates every kernel for `$simd` under `$feature` and fills `KERNELS`.
 macro_rules! kernels {
     ($simd:ty, $(#[$feature:meta])?, [$(($blocks:literal, $pixels:literal)),* $(,)?]) => {
-        use crate::engine::cpu::{plane, simd::Kernels, tile, winograd};
+        use crate::engine::cpu::{plane, tile, winograd};
+        use crate::engine::cpu::simd::Kernels;
 
         pub(in crate::engine::cpu) static KERNELS: Kernels = Kernels {
             tiles: tile::Tiles { shapes: &[$(($blocks, $pixels)),*], get: tile_for },

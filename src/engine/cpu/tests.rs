@@ -2,17 +2,18 @@
 
 use super::simd::Kernels;
 use super::*;
-use crate::calibration::Calibration;
 use crate::engine::reference::ReferenceEngine;
-use crate::graph::{Conv, Graph};
-use crate::model::{Network as Detector, vovnet::VovNet};
-use crate::weights::ConvWeights;
+use crate::eval::calibration::Calibration;
+use crate::model::ConvWeights;
+use crate::network::Network as Detector;
+use crate::network::graph::{Conv, Graph};
+use crate::network::vovnet::VovNet;
 use proptest::prelude::*;
 
 /// Pseudo-random bytes.
-fn picture(batch: usize, height: usize, width: usize) -> ModelInput {
+fn picture(batch: usize, height: usize, width: usize) -> Batch {
     let mut state = 1u32;
-    ModelInput {
+    Batch {
         batch,
         height,
         width,
@@ -30,7 +31,7 @@ fn detector() -> Model {
     Model::random(Detector::vovnet27_slim(), 12, 1).unwrap()
 }
 
-fn reference(model: &Model, input: &ModelInput) -> RawOutput {
+fn reference(model: &Model, input: &Batch) -> RawOutput {
     let mut engine = ReferenceEngine::new(model, &candle_core::Device::Cpu).unwrap();
     let mut output = RawOutput::default();
     engine.infer(input, &mut output).unwrap();
@@ -153,14 +154,14 @@ fn a_size_that_does_not_divide_is_refused() {
 /// A graph of the picture, a stride-2 convolution, and `more`, whose last node is the output.
 fn graph_of(
     channels: usize,
-    more: impl Fn(&mut Graph, crate::graph::NodeId) -> crate::graph::NodeId,
+    more: impl Fn(&mut Graph, crate::network::graph::NodeId) -> crate::network::graph::NodeId,
 ) -> Graph {
     let (mut graph, input) = Graph::new();
     let first = conv(&mut graph, input, channels, 3, 2, false);
     let last = more(&mut graph, first);
     let class = conv(&mut graph, last, 7, 1, 1, false);
     let boxes = conv(&mut graph, last, 16, 1, 1, false);
-    graph.outputs.push(crate::graph::OutputLevel {
+    graph.outputs.push(crate::network::graph::OutputLevel {
         stride: 2,
         class,
         boxes,
@@ -170,12 +171,12 @@ fn graph_of(
 
 fn conv(
     graph: &mut Graph,
-    input: crate::graph::NodeId,
+    input: crate::network::graph::NodeId,
     out_channels: usize,
     kernel: usize,
     stride: usize,
     relu: bool,
-) -> crate::graph::NodeId {
+) -> crate::network::graph::NodeId {
     let name = format!("conv{}", graph.nodes.len());
     let conv = Conv {
         weight: name.clone(),
@@ -212,7 +213,7 @@ fn model_of(graph: Graph) -> Model {
 }
 
 /// Runs a graph on every instruction set, with and without Winograd, against candle.
-fn agree(graph: Graph, input: &ModelInput) -> Result<(), TestCaseError> {
+fn agree(graph: Graph, input: &Batch) -> Result<(), TestCaseError> {
     let model = model_of(graph);
     let expected = reference(&model, input);
     for isa in Isa::available() {
@@ -310,7 +311,7 @@ fn every_instruction_set_has_every_tile_that_it_names() {
 }
 
 /// The model with ranges measured on `input`.
-fn calibrated(mut model: Model, input: &ModelInput) -> Model {
+fn calibrated(mut model: Model, input: &Batch) -> Model {
     let mut calibration = Calibration::new(&model).unwrap();
     calibration.add(input).unwrap();
     model.manifest.int8 = Some(calibration.finish());
@@ -327,7 +328,7 @@ fn int8(isa: Isa, threads: usize) -> CpuOptions {
 }
 
 /// Runs a model in bytes on every instruction set and expects the scalar twin's exact logits.
-fn bytes_agree(model: &Model, input: &ModelInput) -> Result<RawOutput, TestCaseError> {
+fn bytes_agree(model: &Model, input: &Batch) -> Result<RawOutput, TestCaseError> {
     let mut twin = RawOutput::default();
     let mut scalar = CpuEngine::with_options(model, int8(Isa::Scalar, 1)).unwrap();
     scalar.infer(input, &mut twin).unwrap();

@@ -1,8 +1,8 @@
 //! A graph compiled for one batch and picture size: which kernel reads and writes what, in
 //! values counted from the start of one arena. Nothing here needs a GPU.
 
-use crate::engine::cpu::layout::{BLOCK, Home, Layout};
-use crate::graph::{Graph, NodeId, Op, Shape};
+use crate::engine::layout::{BLOCK, Home, Layout};
+use crate::network::graph::{Graph, NodeId, Op, Shape};
 
 /// An NHWC array in the arena, or a run of channels of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,9 +11,10 @@
 //! - **On the disk** for sure: data are forced out every [`LogOptions::fsync_interval`], at
 //!   rotation and at the end.
 
-use super::record::{Event, Line};
+use super::record::Line;
 use super::storage::{Storage, StoredFile, System};
 use crate::clock::{Clock, MonoTime};
+use crate::event::Event;
 use crate::sink::SinkError;
 use jiff::Timestamp;
 use std::io;

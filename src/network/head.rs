@@ -5,7 +5,7 @@
 //! mean of a distribution over `bins` whole strides (generalised focal loss, arXiv 2006.04388).
 
 use super::conv_bn_relu;
-use crate::graph::{Conv, Graph, NodeId, OutputLevel};
+use crate::network::graph::{Conv, Graph, NodeId, OutputLevel};
 
 /// Adds the head behind the neck's `pyramid` (stride, node).
 pub fn build(

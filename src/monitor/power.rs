@@ -13,11 +13,10 @@ pub mod ina;
 pub mod nvml;
 pub mod rapl;
 
-pub use heat::Heat;
-
+use crate::board::GpuPlace;
 use crate::clock::{Clock, MonoTime};
-use crate::engine::GpuPlace;
-use crate::metrics::Metrics;
+use crate::monitor::metrics::Metrics;
+use crate::stats::MeterInfo;
 use crate::units::{Joules, Watts};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::collections::VecDeque;
@@ -30,15 +29,6 @@ use std::time::Duration;
 pub const WINDOW: Duration = Duration::from_secs(5);
 /// The INA3221 averages over 430 ms on Xavier and Orin: asking more often tells nothing new.
 const SAMPLE_EVERY: Duration = Duration::from_millis(500);
-
-/// What a meter measures.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MeterInfo {
-    /// `ina3221`, `ina238`, `nvml` or `rapl`.
-    pub source: &'static str,
-    /// The rail or part: `VDD_IN`, `rails-sum`, `gpu-board`, `cpu-package`.
-    pub scope: String,
-}
 
 /// What a meter says.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,9 +1,10 @@
 //! Boxes, labels and live figures drawn into a frame's own RGB bytes.
 
-use super::Labels;
-use crate::frame::Size;
-use crate::metrics::Snapshot;
-use crate::postprocess::{AreaClass, Detection};
+use crate::detection::Detection;
+use crate::detection::Labels;
+use crate::geometry::AreaClass;
+use crate::geometry::Size;
+use crate::stats::Snapshot;
 use embedded_graphics::Drawable;
 use embedded_graphics::draw_target::DrawTarget;
 use embedded_graphics::geometry::{OriginDimensions, Point};
@@ -300,7 +301,7 @@ impl DrawTarget for Canvas<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::postprocess::BBox;
+    use crate::geometry::BBox;
 
     const SIZE: Size = Size::new(640, 480);
 

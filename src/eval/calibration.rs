@@ -6,9 +6,9 @@
 
 use crate::engine::EngineError;
 use crate::engine::reference::ReferenceEngine;
-use crate::graph::{Graph, Op};
-use crate::preprocess::ModelInput;
-use crate::weights::{Int8, Model};
+use crate::model::{Int8, Model};
+use crate::network::graph::{Graph, Op};
+use crate::tensor::Batch;
 use candle_core::{Device, Tensor};
 
 /// Bins of a histogram: the largest range has eight to a step.
@@ -43,7 +43,7 @@ impl Calibration {
     ///
     /// # Errors
     /// When the pictures do not fit the network, or candle fails.
-    pub fn add(&mut self, input: &ModelInput) -> Result<(), EngineError> {
+    pub fn add(&mut self, input: &Batch) -> Result<(), EngineError> {
         let values = self.engine.forward_pictures(input)?;
         let nodes = &self.engine.graph().nodes;
         for ((histogram, value), node) in self.histograms.iter_mut().zip(&values).zip(nodes) {
@@ -161,7 +161,7 @@ impl Histogram {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Network;
+    use crate::network::Network;
 
     #[test]
     fn an_even_spread_keeps_its_whole_range() {
@@ -186,7 +186,7 @@ mod tests {
     fn every_layer_that_becomes_bytes_has_a_range() {
         let model = Model::random(Network::vovnet27_slim(), 3, 1).unwrap();
         let mut calibration = Calibration::new(&model).unwrap();
-        let input = ModelInput {
+        let input = Batch {
             batch: 1,
             height: 32,
             width: 32,

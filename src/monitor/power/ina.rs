@@ -2,7 +2,8 @@
 //! and INA238 (Thor). Source: the kernel's Documentation/hwmon/ina3221.rst, and NVIDIA's
 //! "Jetson Linux Developer Guide", chapter on power.
 
-use super::{MeterInfo, PowerError, PowerMeter, Reading, entries, number, text};
+use super::{PowerError, PowerMeter, Reading, entries, number, text};
+use crate::stats::MeterInfo;
 use crate::units::Watts;
 use std::path::{Path, PathBuf};
 

@@ -4,7 +4,7 @@
 //! Tensor names are those of the authors' PyTorch checkpoints behind a prefix.
 
 use super::conv_bn_relu;
-use crate::graph::{Graph, NodeId};
+use crate::network::graph::{Graph, NodeId};
 use serde::{Deserialize, Serialize};
 
 /// The published variants.

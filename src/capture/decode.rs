@@ -4,7 +4,8 @@
 //! otherwise; other programs are asked for that. JPEG is BT.601 with full range, which its decoder
 //! knows.
 
-use crate::frame::{FramePool, PixelFormat, PooledBuf, Size};
+use crate::frame::{FramePool, PixelFormat, PooledBuf};
+use crate::geometry::Size;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use std::io::Cursor;
 use std::path::{Path, PathBuf};

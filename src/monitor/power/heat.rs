@@ -2,20 +2,12 @@
 //! Documentation/driver-api/thermal/sysfs-api.rst; `soctherm_oc` is Tegra's over-current block.
 
 use super::{entries, number, text};
+use crate::stats::Heat;
 use crate::units::Celsius;
 use std::path::Path;
 
 /// What an offline zone of a Jetson reads.
 const OFFLINE: f64 = -256_000.0;
-
-/// Heat of one moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Heat {
-    /// The hottest zone.
-    pub hottest: Option<Celsius>,
-    /// Over-current events that the board has counted.
-    pub throttled: u64,
-}
 
 /// Reads every thermal zone and over-current counter below `root`; what does not answer is
 /// left out.

@@ -1,86 +1,11 @@
 //! From a frame to the network's input: letterbox, keeping the way back for the boxes.
 
-use crate::frame::{Frame, Size};
-use crate::postprocess::BBox;
+use crate::frame::Frame;
+use crate::geometry::Letterbox;
+use crate::geometry::Size;
+use crate::tensor::Batch;
 use fast_image_resize as fir;
 use fir::images::{CroppedImageMut, Image, ImageRef};
-
-/// How a frame was placed in the network's input, and the way back.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Letterbox {
-    /// Frame size in pixels.
-    pub frame: Size,
-    /// Input size in pixels.
-    pub input: Size,
-    /// The resized picture inside the input, in whole input pixels.
-    pub inner: Size,
-    /// Columns of border on the left.
-    pub pad_x: u32,
-    /// Rows of border on top.
-    pub pad_y: u32,
-}
-
-impl Letterbox {
-    /// The largest centred copy of `frame` inside `input` that keeps its aspect.
-    pub fn fit(frame: Size, input: Size) -> Letterbox {
-        let scale = f64::min(
-            f64::from(input.width) / f64::from(frame.width),
-            f64::from(input.height) / f64::from(frame.height),
-        );
-        let side = |px: u32, limit: u32| ((f64::from(px) * scale).round() as u32).clamp(1, limit);
-        let inner = Size::new(
-            side(frame.width, input.width),
-            side(frame.height, input.height),
-        );
-        Letterbox {
-            frame,
-            input,
-            inner,
-            pad_x: (input.width - inner.width) / 2,
-            pad_y: (input.height - inner.height) / 2,
-        }
-    }
-
-    /// A box in input pixels, in frame pixels and clamped to the frame.
-    pub fn to_frame(&self, x0: f32, y0: f32, x1: f32, y1: f32) -> BBox {
-        let scale_x = self.frame.width as f32 / self.inner.width as f32;
-        let scale_y = self.frame.height as f32 / self.inner.height as f32;
-        let (pad_x, pad_y) = (self.pad_x as f32, self.pad_y as f32);
-        BBox::clamped(
-            (x0 - pad_x) * scale_x,
-            (y0 - pad_y) * scale_y,
-            (x1 - pad_x) * scale_x,
-            (y1 - pad_y) * scale_y,
-            self.frame,
-        )
-    }
-}
-
-/// The input size for a frame: the long side becomes `long_side`, the short side is rounded up
-/// to a multiple of `multiple`, so that little is spent on borders.
-pub fn input_size_for(frame: Size, long_side: u32, multiple: u32) -> Size {
-    let longest = frame.width.max(frame.height).max(1);
-    let side = |px: u32| {
-        let scaled = (f64::from(px) * f64::from(long_side) / f64::from(longest)).round() as u32;
-        scaled.clamp(1, long_side).next_multiple_of(multiple)
-    };
-    Size::new(side(frame.width), side(frame.height))
-}
-
-/// A batch of letterboxed pictures, 8-bit RGB; engines normalise.
-#[derive(Clone, Debug, Default)]
-pub struct ModelInput {
-    /// Pictures.
-    pub batch: usize,
-    /// Rows.
-    pub height: usize,
-    /// Columns.
-    pub width: usize,
-    /// `[batch, height, width, 3]`, values 0..=255.
-    pub data: Vec<u8>,
-    /// Where each picture came from.
-    pub letterboxes: Vec<Letterbox>,
-}
 
 /// Why a frame cannot be prepared.
 #[derive(Debug, thiserror::Error)]
@@ -119,7 +44,7 @@ impl Preprocessor {
         &mut self,
         frame: &Frame,
         size: Size,
-        input: &mut ModelInput,
+        input: &mut Batch,
     ) -> Result<(), PreprocessError> {
         let letterbox = Letterbox::fit(frame.size, size);
         let fail = |reason: String| PreprocessError {
@@ -201,7 +126,7 @@ mod tests {
     #[test]
     fn the_border_is_grey_and_the_picture_is_inside() {
         let frame = Frame::from_rgb(0, Size::new(64, 32), vec![200; 3 * 64 * 32]);
-        let mut input = ModelInput::default();
+        let mut input = Batch::default();
         Preprocessor::new(114)
             .letterbox(&frame, Size::new(64, 64), &mut input)
             .unwrap();

@@ -1,8 +1,9 @@
 //! A PC's NVIDIA card, through the driver's own library, loaded at run time.
 //! On Jetson boards NVML does not tell the power: the INA sensors do.
 
-use super::{MeterInfo, PowerError, PowerMeter, Reading};
-use crate::engine::GpuPlace;
+use super::{PowerError, PowerMeter, Reading};
+use crate::board::GpuPlace;
+use crate::stats::MeterInfo;
 use crate::units::{Joules, Watts};
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};

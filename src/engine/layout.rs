@@ -4,8 +4,10 @@
 //! one-shot aggregation costs nothing. A concatenation inside another is a run of blocks of the
 //! outer one. Only a node that two concatenations join is copied into the second.
 
-use super::simd::LANES;
-use crate::graph::{Graph, NodeId, Op};
+use crate::network::graph::{Graph, NodeId, Op};
+
+/// Channels in a block: the lanes of a vector.
+pub(in crate::engine) const LANES: usize = 16;
 
 /// Channels in a block, for every engine that uses a [`Layout`].
 #[cfg(feature = "cuda")]
@@ -185,7 +187,7 @@ fn lanes(graph: &Graph) -> Vec<Vec<Option<usize>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Network;
+    use crate::network::Network;
 
     #[test]
     fn no_node_of_the_detector_is_copied() {

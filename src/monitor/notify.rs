@@ -7,7 +7,8 @@
 //! Without `NOTIFY_SOCKET` in the environment nothing is sent at all.
 
 use crate::clock::{Clock, MonoTime};
-use crate::metrics::{Metrics, Snapshot};
+use crate::monitor::metrics::Metrics;
+use crate::stats::Snapshot;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use sd_notify::NotifyState;
 use std::io;
@@ -228,7 +229,7 @@ fn status(stats: &Snapshot, camera: Camera) -> String {
 mod tests {
     use super::*;
     use crate::clock::SimClock;
-    use crate::sink::StageTimes;
+    use crate::detection::StageTimes;
     use crate::units::Watts;
     use std::fmt::Write;
     use std::os::unix::net::UnixDatagram;
@@ -331,7 +332,7 @@ mod tests {
         let mut manager = manager();
         manager.detect();
         manager.detect();
-        let info = crate::power::MeterInfo {
+        let info = crate::stats::MeterInfo {
             source: "test",
             scope: "board".to_owned(),
         };

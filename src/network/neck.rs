@@ -2,7 +2,7 @@
 //! down to the fine levels and fine position back up, every level with the same width.
 
 use super::conv_bn_relu;
-use crate::graph::{Graph, NodeId};
+use crate::network::graph::{Graph, NodeId};
 
 /// Adds the neck behind the backbone's `levels` (stride, node), finest first.
 /// Returns one feature map of `width` channels a level, finest first.

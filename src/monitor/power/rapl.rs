@@ -1,7 +1,8 @@
 //! A PC's processor package: Intel's and AMD's energy counters, through the kernel's powercap
 //! files. Source: the kernel's Documentation/power/powercap/powercap.rst.
 
-use super::{MeterInfo, PowerError, PowerMeter, Reading, entries, number, text};
+use super::{PowerError, PowerMeter, Reading, entries, number, text};
+use crate::stats::MeterInfo;
 use crate::units::Joules;
 use std::path::{Path, PathBuf};
 

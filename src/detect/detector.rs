@@ -1,69 +1,19 @@
 //! A frame in, detections out: preprocess, engine and postprocess in one reusable value.
 
-use crate::engine::{self, Engine, EngineError, EngineOptions, GpuPlace, RawOutput};
-use crate::frame::{Frame, Size};
-use crate::postprocess::{Detection, Postprocessor, Thresholds};
-use crate::preprocess::{ModelInput, PreprocessError, Preprocessor, input_size_for};
-use crate::sink::StageTimes;
-use crate::weights::{Manifest, Model};
-use serde::{Deserialize, Serialize};
+use crate::board::GpuPlace;
+use crate::detect::postprocess::Postprocessor;
+use crate::detect::preprocess::{PreprocessError, Preprocessor};
+use crate::detection::StageTimes;
+use crate::detection::{Detection, Thresholds};
+use crate::engine::{self, Engine, EngineError, EngineOptions};
+use crate::frame::Frame;
+use crate::geometry::InputSize;
+use crate::geometry::Size;
+use crate::geometry::input_size_for;
+use crate::model::{Manifest, Model};
+use crate::tensor::Batch;
+use crate::tensor::RawOutput;
 use std::time::{Duration, Instant};
-
-/// How large the network's input is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "InputText")]
-pub enum InputSize {
-    /// The long side in pixels; the short side follows the frame's aspect.
-    LongSide(u32),
-    /// Both sides in pixels; the frame is letterboxed into it.
-    Exact(Size),
-}
-
-/// `640`, `"640"` or `"640x384"`, as configuration files write it.
-#[derive(Deserialize)]
-#[serde(
-    untagged,
-    expecting = "expected a side such as 640, or both such as \"640x384\""
-)]
-enum InputText {
-    Number(u32),
-    Text(String),
-}
-
-impl TryFrom<InputText> for InputSize {
-    type Error = String;
-
-    fn try_from(text: InputText) -> Result<InputSize, String> {
-        match text {
-            InputText::Number(side) => side.to_string().parse(),
-            InputText::Text(text) => text.parse(),
-        }
-    }
-}
-
-/// Inputs beyond this need more memory than small boards have.
-pub(crate) const MAX_INPUT_SIDE: u32 = 4096;
-
-impl std::str::FromStr for InputSize {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<InputSize, String> {
-        let (size, input) = match text.parse::<u32>() {
-            Ok(side) => (Size::new(side, side), InputSize::LongSide(side)),
-            Err(_) => {
-                let size: Size = text.parse()?;
-                (size, InputSize::Exact(size))
-            }
-        };
-        let fits = |side: u32| side > 0 && side.is_multiple_of(32) && side <= MAX_INPUT_SIDE;
-        match fits(size.width) && fits(size.height) {
-            true => Ok(input),
-            false => Err(format!(
-                "expected multiples of 32 up to {MAX_INPUT_SIDE}, such as '320' or '640x384', got '{text}'"
-            )),
-        }
-    }
-}
 
 /// How to build a [`Detector`].
 #[derive(Clone, Debug, Default)]
@@ -92,7 +42,7 @@ pub struct Detector {
     engine: Box<dyn Engine>,
     preprocessor: Preprocessor,
     postprocessor: Postprocessor,
-    input: ModelInput,
+    input: Batch,
     output: RawOutput,
     input_size: InputSize,
     multiple: u32,
@@ -111,7 +61,7 @@ impl Detector {
             engine: engine::load(model, &options.engine)?,
             preprocessor: Preprocessor::new(manifest.pad_value),
             postprocessor: Postprocessor::default(),
-            input: ModelInput::default(),
+            input: Batch::default(),
             output: RawOutput::default(),
             input_size: options
                 .input

@@ -1,0 +1,5 @@
+//! Monitoring: figures, power, heat, and the service manager.
+
+pub mod metrics;
+pub mod notify;
+pub mod power;
