@@ -18,7 +18,6 @@ fn picture(side: usize) -> Batch {
         height: side,
         width: side,
         data: (0..side * side * 3).map(|i| (i * 31 % 251) as u8).collect(),
-        letterboxes: Vec::new(),
     }
 }
 

@@ -31,7 +31,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         height: side,
         width: side,
         data: (0..side * side * 3).map(|i| (i * 31 % 251) as u8).collect(),
-        letterboxes: Vec::new(),
     };
     let steps = engine.profile(&input, rounds)?;
     println!("{side}x{side}, medians of {rounds} rounds");

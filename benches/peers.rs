@@ -46,7 +46,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         height: side,
         width: side,
         data: std::fs::read(picture)?,
-        letterboxes: Vec::new(),
     };
     let mut output = RawOutput::default();
     engine.infer(&input, &mut output)?;

@@ -90,7 +90,6 @@ impl EngineAlone {
                 data: (0..width * height * 3)
                     .map(|i| (i * 31 % 251) as u8)
                     .collect(),
-                letterboxes: Vec::new(),
             },
             output: RawOutput::default(),
         })

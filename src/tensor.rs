@@ -1,7 +1,5 @@
 //! Tensors at the boundary of the network: pictures in, logits out.
 
-use crate::geometry::Letterbox;
-
 /// A batch of letterboxed pictures, 8-bit RGB; engines normalise.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
@@ -13,8 +11,6 @@ pub struct Batch {
     pub width: usize,
     /// `[batch, height, width, 3]`, values 0..=255.
     pub data: Vec<u8>,
-    /// Where each picture came from.
-    pub letterboxes: Vec<Letterbox>,
 }
 
 /// The detector's logits on the host, before any threshold.

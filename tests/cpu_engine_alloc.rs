@@ -47,7 +47,6 @@ fn a_frame_allocates_nothing() {
         height,
         width,
         data: vec![90; height * width * 3],
-        letterboxes: Vec::new(),
     };
     let sizes = [picture(64, 32), picture(32, 32)];
     for input in &sizes {

@@ -205,7 +205,6 @@ fn pictures((batch, height, width): (usize, usize, usize), seed: u32) -> Batch {
         height,
         width,
         data,
-        letterboxes: Vec::new(),
     }
 }
 

@@ -102,7 +102,6 @@ fn noise(batch: usize, side: usize, seed: usize) -> Batch {
         height: side,
         width: side,
         data: (0..batch * side * side * 3).map(|_| byte()).collect(),
-        letterboxes: Vec::new(),
     }
 }
 

@@ -106,13 +106,12 @@ impl Detector {
     ) -> Result<StageTimes, DetectError> {
         let mut lap = Lap(Instant::now());
         let size = self.input_size(frame.size);
-        self.preprocessor.letterbox(frame, size, &mut self.input)?;
+        let letterbox = self.preprocessor.letterbox(frame, size, &mut self.input)?;
         let preprocess = lap.split();
         self.engine.infer(&self.input, &mut self.output)?;
         let inference = lap.split();
-        let letterbox = &self.input.letterboxes[0];
         self.postprocessor
-            .run(&self.output, 0, letterbox, &self.thresholds, detections);
+            .run(&self.output, 0, &letterbox, &self.thresholds, detections);
         Ok(StageTimes {
             decode: frame.decode,
             preprocess,

@@ -21,6 +21,8 @@ pub struct Preprocessor {
     resizer: fir::Resizer,
     options: fir::ResizeOptions,
     pad_value: u8,
+    /// The geometry that the border in the caller's buffer was written for.
+    bordered: Option<Letterbox>,
 }
 
 impl Preprocessor {
@@ -33,10 +35,13 @@ impl Preprocessor {
             options: fir::ResizeOptions::new()
                 .resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::Bilinear)),
             pad_value,
+            bordered: None,
         }
     }
 
-    /// Places `frame` in a batch of one of `size` pixels.
+    /// Places `frame` in a batch of one of `size` pixels and returns its place, for the way back.
+    /// `input` is to be the same buffer in every call: its border is kept while the geometry is
+    /// the same.
     ///
     /// # Errors
     /// When the frame's bytes do not match its size.
@@ -45,7 +50,7 @@ impl Preprocessor {
         frame: &Frame,
         size: Size,
         input: &mut Batch,
-    ) -> Result<(), PreprocessError> {
+    ) -> Result<Letterbox, PreprocessError> {
         let letterbox = Letterbox::fit(frame.size, size);
         let fail = |reason: String| PreprocessError {
             frame: frame.size,
@@ -53,12 +58,11 @@ impl Preprocessor {
             reason,
         };
         let (width, height) = (size.width as usize, size.height as usize);
-        if input.letterboxes.as_slice() != [letterbox] {
+        if self.bordered != Some(letterbox) || input.data.len() != 3 * width * height {
             // the border is written only when the geometry changes
             input.data.clear();
             input.data.resize(3 * width * height, self.pad_value);
-            input.letterboxes.clear();
-            input.letterboxes.push(letterbox);
+            self.bordered = Some(letterbox);
             (input.batch, input.height, input.width) = (1, height, width);
         }
         let source = ImageRef::new(
@@ -85,7 +89,8 @@ impl Preprocessor {
         .map_err(|e| fail(e.to_string()))?;
         self.resizer
             .resize(&source, &mut inner, &self.options)
-            .map_err(|e| fail(e.to_string()))
+            .map_err(|e| fail(e.to_string()))?;
+        Ok(letterbox)
     }
 }
 

@@ -191,7 +191,6 @@ mod tests {
             height: 32,
             width: 32,
             data: (0..32 * 32 * 3).map(|i| (i * 37 % 251) as u8).collect(),
-            letterboxes: Vec::new(),
         };
         calibration.add(&input).unwrap();
         let int8 = calibration.finish();

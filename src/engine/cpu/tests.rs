@@ -23,7 +23,6 @@ fn picture(batch: usize, height: usize, width: usize) -> Batch {
                 (state >> 24) as u8
             })
             .collect(),
-        letterboxes: Vec::new(),
     }
 }
 

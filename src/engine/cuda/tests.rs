@@ -215,7 +215,6 @@ fn pictures(batch: usize, height: usize, width: usize) -> Batch {
         height,
         width,
         data: (0..batch * height * width * 3).map(|_| byte()).collect(),
-        letterboxes: Vec::new(),
     }
 }
 
