@@ -15,17 +15,16 @@ mod y4m;
 
 use crate::avi::AviError;
 use crate::capture::decode::{DecodeError, ImageError};
-use crate::clock::Clock;
-use crate::frame::{Frame, FramePool, PixelFormat, PooledBuf};
+use crate::clock::{Clock, MonoTime};
+use crate::frame::{Frame, FrameMeta, FramePool, PixelFormat, PooledBuf};
 use crate::geometry::Size;
-use crate::monitor::notify::Health;
 use crossbeam_channel::Receiver;
 use pipe::{Pipe, Silent};
 use program::ProgramSource;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -48,11 +47,21 @@ pub enum Next {
     End,
 }
 
-/// What happened to a source, for the log.
+/// A change of the camera's state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SourceEvent {
-    /// No frames any more, and why.
-    Lost(String),
+    /// No frames any more.
+    Lost {
+        /// The reason, for the log.
+        reason: String,
+        /// The first retry will have ended by then, unless it hangs.
+        retry_by: MonoTime,
+    },
+    /// Still lost; another retry begins.
+    Retrying {
+        /// It will have ended by then, unless it hangs.
+        retry_by: MonoTime,
+    },
     /// Frames again.
     Found,
 }
@@ -197,6 +206,25 @@ impl SourceSpec {
         }
     }
 
+    /// A short name for logs, such as `video0` or the name of a clip's file.
+    pub fn name(&self) -> String {
+        let file = |path: &Path| {
+            let name = path.file_name().unwrap_or(path.as_os_str());
+            name.to_string_lossy().into_owned()
+        };
+        match self {
+            SourceSpec::Camera(path) | SourceSpec::Clip(path) | SourceSpec::Pictures(path) => {
+                file(path)
+            }
+            SourceSpec::Stdin => "stdin".to_owned(),
+            SourceSpec::Pattern(_) => "pattern".to_owned(),
+            SourceSpec::Ffmpeg(input) if program::is_stream(input) => host(input).to_owned(),
+            SourceSpec::Ffmpeg(input) => file(Path::new(input)),
+            SourceSpec::Csi(sensor) => format!("csi{sensor}"),
+            SourceSpec::Gst(_) => "gst".to_owned(),
+        }
+    }
+
     /// A clip, folder, picture, `-`, `pattern[:N]`, `csi://N`, `gst:PIPELINE`, address or device
     /// by its text.
     ///
@@ -243,7 +271,14 @@ impl SourceSpec {
     }
 }
 
-/// Wishes and shared parts for opening a source.
+/// The part of an address that names a host: credentials and paths stay out of logs.
+fn host(address: &str) -> &str {
+    let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
+    let authority = rest.split(['/', '?']).next().unwrap_or(rest);
+    authority.rsplit('@').next().unwrap_or(authority)
+}
+
+/// Options and shared parts for opening a source.
 #[derive(Clone, Debug)]
 pub struct CaptureOptions {
     /// Wished frame size; the size of raw frames.
@@ -260,8 +295,6 @@ pub struct CaptureOptions {
     pub clock: Arc<dyn Clock>,
     /// Disconnects when the run is to stop.
     pub stop: Receiver<()>,
-    /// Where a lost camera is reported.
-    pub health: Health,
 }
 
 /// Opens what the user named.
@@ -376,14 +409,16 @@ impl Framer {
         let began = Instant::now();
         let (size, data) = decode(&self.pool)?;
         Ok(Frame {
-            id,
-            captured,
-            wall,
-            size,
-            format,
-            decode: began.elapsed(),
-            name: None,
-            data,
+            meta: FrameMeta {
+                id,
+                captured,
+                wall,
+                size,
+                format,
+                decode: began.elapsed(),
+                name: None,
+            },
+            pixels: Arc::new(data),
         })
     }
 }
@@ -398,7 +433,6 @@ pub(crate) fn test_options() -> CaptureOptions {
         retry: false,
         clock: Arc::new(crate::clock::SimClock::default()),
         stop: crossbeam_channel::never(),
-        health: Health::default(),
     }
 }
 
@@ -438,6 +472,16 @@ mod tests {
             ),
         ] {
             assert_eq!(SourceSpec::parse(text), Ok(spec));
+        }
+        for (spec, name) in [
+            ("/dev/v4l/by-id/usb-cam", "usb-cam"),
+            ("a/clip.avi", "clip.avi"),
+            ("frames/", "frames"),
+            ("-", "stdin"),
+            ("rtsp://me:secret@10.0.0.7:554/live?token=x", "10.0.0.7:554"),
+            ("csi://1", "csi1"),
+        ] {
+            assert_eq!(SourceSpec::parse(spec).unwrap().name(), name);
         }
         for wrong in ["pattern:many", "csi://front", "gst:", "gst:a 'b"] {
             assert!(SourceSpec::parse(wrong).is_err(), "{wrong}");

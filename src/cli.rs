@@ -6,6 +6,7 @@ mod doctor;
 mod eval;
 mod run;
 mod signals;
+mod stages;
 
 use crate::capture::CaptureError;
 use crate::config::{ConfigError, Settings};

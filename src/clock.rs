@@ -1,8 +1,8 @@
 //! Time comes in through a seam: the real clock in the program, a simulated one in tests.
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 use jiff::Timestamp;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Nanoseconds on the monotonic clock since the clock was made; never goes back.
@@ -37,6 +37,9 @@ pub trait Clock: Send + Sync + std::fmt::Debug {
     fn now(&self) -> MonoTime;
     /// Wall-clock time, UTC; may jump when the board gets its time from the network.
     fn wall(&self) -> Timestamp;
+    /// A channel that carries a value every `interval`, beginning one interval from now. A tick
+    /// that nobody took is not repeated.
+    fn ticks(&self, interval: Duration) -> Receiver<Instant>;
     /// Waits for `time` or until `stop` disconnects; whether it was the stop.
     fn wait(&self, stop: &Receiver<()>, time: Duration) -> bool;
 }
@@ -65,6 +68,10 @@ impl Clock for SystemClock {
         Timestamp::now()
     }
 
+    fn ticks(&self, interval: Duration) -> Receiver<Instant> {
+        crossbeam_channel::tick(interval)
+    }
+
     fn wait(&self, stop: &Receiver<()>, time: Duration) -> bool {
         stop.recv_timeout(time) == Err(RecvTimeoutError::Disconnected)
     }
@@ -73,24 +80,61 @@ impl Clock for SystemClock {
 /// A clock that moves only when told to, for tests.
 #[derive(Debug, Default)]
 pub struct SimClock {
-    now: Mutex<MonoTime>,
+    state: Mutex<SimState>,
+}
+
+#[derive(Debug, Default)]
+struct SimState {
+    now: MonoTime,
+    tickers: Vec<Ticker>,
+}
+
+#[derive(Debug)]
+struct Ticker {
+    interval: Duration,
+    next: MonoTime,
+    ticks: Sender<Instant>,
 }
 
 impl SimClock {
     /// Moves both the monotonic and the wall clock forward.
     pub fn advance(&self, by: Duration) {
-        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
-        *now = *now + by;
+        let mut state = self.lock();
+        state.now = state.now + by;
+        let now = state.now;
+        for ticker in &mut state.tickers {
+            while ticker.next <= now {
+                ticker.next = ticker.next + ticker.interval;
+                let _ = ticker.ticks.try_send(Instant::now());
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, SimState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Clock for SimClock {
     fn now(&self) -> MonoTime {
-        *self.now.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lock().now
     }
 
     fn wall(&self) -> Timestamp {
         Timestamp::UNIX_EPOCH + Duration::from_nanos(self.now().ns)
+    }
+
+    fn ticks(&self, interval: Duration) -> Receiver<Instant> {
+        let interval = interval.max(Duration::from_nanos(1));
+        let (ticks, receiver) = bounded(1);
+        let mut state = self.lock();
+        let next = state.now + interval;
+        state.tickers.push(Ticker {
+            interval,
+            next,
+            ticks,
+        });
+        receiver
     }
 
     /// Takes no time; the clock moves instead.

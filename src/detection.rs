@@ -60,13 +60,18 @@ impl StageTimes {
 }
 
 /// Class names by class id, shared.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Labels(Arc<[String]>);
 
 impl Labels {
     /// Names in class-id order.
     pub fn new(names: &[String]) -> Labels {
         Labels(names.into())
+    }
+
+    /// All names in class-id order.
+    pub fn names(&self) -> &[String] {
+        &self.0
     }
 
     /// The name of a class.

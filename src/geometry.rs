@@ -257,3 +257,46 @@ impl std::str::FromStr for InputSize {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_short_side_is_rounded_up_to_the_stride() {
+        assert_eq!(
+            input_size_for(Size::new(768, 576), 320, 32),
+            Size::new(320, 256)
+        );
+        assert_eq!(
+            input_size_for(Size::new(1280, 720), 640, 32),
+            Size::new(640, 384)
+        );
+        assert_eq!(
+            input_size_for(Size::new(1, 4000), 320, 32),
+            Size::new(32, 320)
+        );
+    }
+
+    #[test]
+    fn a_box_comes_back_where_it_was() {
+        let letterbox = Letterbox::fit(Size::new(768, 576), Size::new(320, 256));
+        assert_eq!(
+            (letterbox.inner, letterbox.pad_x, letterbox.pad_y),
+            (Size::new(320, 240), 0, 8)
+        );
+        let bbox = letterbox.to_frame(10.0, 18.0, 20.0, 28.0);
+        assert_eq!(
+            (bbox.x0(), bbox.y0(), bbox.x1(), bbox.y1()),
+            (24.0, 24.0, 48.0, 48.0)
+        );
+    }
+
+    #[test]
+    fn sizes_parse_and_refuse_nonsense() {
+        assert_eq!("1280x720".parse(), Ok(Size::new(1280, 720)));
+        for bad in ["", "1280", "x", "0x10", "10x-1", "axb"] {
+            assert!(bad.parse::<Size>().is_err(), "'{bad}' parsed");
+        }
+    }
+}

@@ -4,6 +4,7 @@
 //!  capture ──Frame──▶ preprocess ──▶ engine ──▶ postprocess ──Report──▶ sinks
 //! ```
 
+pub mod analyse;
 pub mod avi;
 pub mod board;
 pub mod capture;

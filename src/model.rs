@@ -4,6 +4,7 @@
 //! dtype and shape of every tensor that the graph asks for. Batch norm is folded into the
 //! convolution here, once, so that engines only know weights and biases.
 
+use crate::detection::Labels;
 use crate::geometry::MAX_INPUT_SIDE;
 use crate::network::Network;
 use crate::network::graph::{Conv, Graph};
@@ -155,6 +156,11 @@ pub enum ModelError {
 }
 
 impl Model {
+    /// Class names by class id.
+    pub fn labels(&self) -> Labels {
+        Labels::new(&self.manifest.classes)
+    }
+
     /// The model built into the program.
     ///
     /// # Errors

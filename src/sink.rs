@@ -1,42 +1,182 @@
-//! Where results go: the JSONL log, annotated pictures, the window.
+//! Sinks: the outputs of a run. One file each.
+//!
+//! Every sink receives every [`Message`] of the run through a queue of its own ([`Queue`]) in a
+//! thread of its own, so that a slow or stuck sink delays neither detection nor other sinks. The
+//! picture of a frame is drawn and encoded at most once ([`picture::Picture`]).
 
 pub mod jsonl;
+mod message;
+pub mod picture;
 pub mod render;
 pub mod save;
 pub mod window;
 
-use std::path::PathBuf;
+pub use message::{FrameMessage, Message};
 
-/// Why a sink cannot go on.
+use crate::clock::Clock;
+use crate::event::Event;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What happens to frames that a sink has no time for. Other messages are never replaced; up to
+/// [`OTHER_MESSAGES`] of them wait, and more are counted as lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queue {
+    /// One frame waits; a newer one replaces it.
+    Newest,
+    /// This many frames wait; further ones are lost and counted.
+    Bounded(usize),
+    /// This many frames wait; then the detector waits.
+    Lossless(usize),
+}
+
+/// Messages other than frames that may wait in a sink's queue.
+pub const OTHER_MESSAGES: usize = 1024;
+
+/// Whether the run goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// It does.
+    Continue,
+    /// The run is to stop; the reason for the log.
+    Stop(&'static str),
+}
+
+/// An output of the run. It lives in one thread; all calls come from there.
+pub trait Sink {
+    /// A short name for threads, messages and figures, such as `log`.
+    fn name(&self) -> &'static str;
+
+    /// The queue before this sink.
+    fn queue(&self) -> Queue;
+
+    /// Whether frames come with their pixels. Without need of them a queue costs no memory for
+    /// pictures.
+    fn needs_pictures(&self) -> bool {
+        false
+    }
+
+    /// Takes the next message.
+    ///
+    /// # Errors
+    /// When the sink cannot go on. This ends the run; what may pass is the sink's own to handle.
+    fn accept(&mut self, message: &Message) -> Result<Flow, SinkError>;
+
+    /// The longest time between two calls of [`Sink::upkeep`].
+    fn upkeep_interval(&self) -> Duration {
+        Duration::from_secs(1)
+    }
+
+    /// Called every [`Sink::upkeep_interval`] whether or not messages come.
+    ///
+    /// # Errors
+    /// As [`Sink::accept`].
+    fn upkeep(&mut self) -> Result<Flow, SinkError> {
+        Ok(Flow::Continue)
+    }
+
+    /// Messages that the sink took and then lost, such as on a full disk; since the start.
+    fn lost(&self) -> u64 {
+        0
+    }
+
+    /// Events of the sink itself since the last call, for the other sinks.
+    fn take_events(&mut self) -> Vec<Event> {
+        Vec::new()
+    }
+
+    /// Completes the output: called once after the last message, also after an error.
+    ///
+    /// # Errors
+    /// When the output is not complete.
+    fn finish(self: Box<Self>) -> Result<(), SinkError> {
+        Ok(())
+    }
+}
+
+/// A sink that can move to a thread of its own.
+pub type BoxedSink = Box<dyn Sink + Send>;
+
+/// What an output may know when it is opened.
+#[derive(Clone, Debug)]
+pub struct SinkContext {
+    /// Whether frames come by themselves (a camera), so that late is worse than lost.
+    pub live: bool,
+    /// Frames per second of the source, where known.
+    pub fps: Option<f64>,
+    /// The run's clock.
+    pub clock: Arc<dyn Clock>,
+    /// Name of the camera or other source.
+    pub camera: Arc<str>,
+}
+
+/// An output that is configured by a table of its own in the settings file.
+#[derive(Clone, Copy, Debug)]
+pub struct TableOutput {
+    /// The table's name, which is the module's.
+    pub table: &'static str,
+    /// Opens the output with the table's contents.
+    pub open: fn(toml::Value, &SinkContext) -> Result<BoxedSink, SinkError>,
+}
+
+/// Declares a module for each output and lists it in [`TABLE_OUTPUTS`].
+macro_rules! table_outputs {
+    ($($module:ident),* $(,)?) => {
+        $(pub mod $module;)*
+
+        /// The outputs that are configured by a table `[NAME]` of the settings file.
+        pub const TABLE_OUTPUTS: &[TableOutput] = &[
+            $(TableOutput { table: stringify!($module), open: $module::open }),*
+        ];
+    };
+}
+
+// One line an output: its file is `src/sink/NAME.rs`, with a function
+// `open(options: toml::Value, context: &SinkContext) -> Result<BoxedSink, SinkError>`.
+table_outputs! {}
+
+/// An output that cannot be opened, written or completed.
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {
     /// A file cannot be made or written.
     #[error("cannot write {what} to '{}'", path.display())]
     Write {
-        /// What was to be written.
+        /// The kind of data.
         what: &'static str,
-        /// Where.
+        /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// Lines are missing where none may be.
-    #[error("the log '{}' lacks {lines} lines that the disk refused", path.display())]
+    #[error("the log '{}' lacks {lines} lines that could not be written", path.display())]
     Incomplete {
-        /// Where.
+        /// The file.
         path: PathBuf,
-        /// How many.
+        /// Number of lines.
         lines: u64,
     },
     /// A picture cannot be encoded.
-    #[error("cannot encode frame {frame} as JPEG")]
+    #[error("cannot encode frame {frame} as JPEG: {reason}")]
     Encode {
         /// Frame id.
         frame: u64,
-        /// What the encoder said.
-        source: image::ImageError,
+        /// The encoder's message.
+        reason: String,
     },
     /// A clip cannot be written.
     #[error(transparent)]
     Clip(#[from] crate::avi::AviError),
+    /// The output's own options are wrong.
+    #[error("settings table [{table}]: {reason}")]
+    Options {
+        /// The table.
+        table: &'static str,
+        /// Expected and got.
+        reason: String,
+    },
+    /// Any other failure, of an output that is not part of this crate.
+    #[error("{0}")]
+    Other(String),
 }

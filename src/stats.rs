@@ -39,6 +39,8 @@ pub struct Drops {
     pub damaged: u64,
     /// Log lines that a full queue or disk refused.
     pub log: u64,
+    /// Messages that other outputs had no room for, such as pictures that could not be saved.
+    pub outputs: u64,
 }
 
 /// Energy per frame as the VoVNet paper defines it: mean power ÷ frames per second.

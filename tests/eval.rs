@@ -185,7 +185,7 @@ impl TinySet {
 
 /// Finds a dog, a cat and a horse at the same place in every picture.
 fn same_everywhere(frame: &Frame) -> Result<Vec<Detection>, Infallible> {
-    let bbox = BBox::clamped(4.0, 4.0, 20.0, 20.0, frame.size);
+    let bbox = BBox::clamped(4.0, 4.0, 20.0, 20.0, frame.meta.size);
     let found = |class_id, score| Detection {
         class_id,
         score,
@@ -206,7 +206,11 @@ fn a_folder_and_a_tar_give_the_same_pictures_and_figures() {
         let classes = dataset.match_model(&model_classes()).unwrap();
         let mut seen = Vec::new();
         let predictions = detect(&mut dataset, &classes, &EvalOptions::default(), |frame| {
-            seen.push((frame.name.clone().unwrap(), frame.size.width, frame.data[0]));
+            seen.push((
+                frame.meta.name.clone().unwrap().to_string(),
+                frame.meta.size.width,
+                frame.pixels[0],
+            ));
             same_everywhere(frame)
         })
         .unwrap();
@@ -325,7 +329,7 @@ fn a_failing_detector_names_the_picture() {
         &mut dataset,
         &classes,
         &EvalOptions::default(),
-        |frame| match frame.size == Size::new(42, 30) {
+        |frame| match frame.meta.size == Size::new(42, 30) {
             true => Err("the device is gone"),
             false => Ok(vec![]),
         },

@@ -201,7 +201,7 @@ fn the_hottest_zone_counts_and_offline_zones_do_not() {
     ]);
     let heat = heat::read(root.path());
     assert_eq!((heat.hottest, heat.throttled), (Some(Celsius(51.25)), 4));
-    assert_eq!(heat::read(tree(&[]).path()), heat::Heat::default());
+    assert_eq!(heat::read(tree(&[]).path()), vovcam::stats::Heat::default());
 }
 
 #[test]

@@ -281,11 +281,12 @@ fn age(meta: &Metadata, now: Option<Duration>) -> Option<Duration> {
 /// A frame that was stamped on arrival, with the driver's time stamp instead where there is one.
 fn stamped(mut frame: Frame, age: Option<Duration>) -> Frame {
     let age = age.unwrap_or_default();
-    frame.captured.ns = frame
+    frame.meta.captured.ns = frame
+        .meta
         .captured
         .ns
         .saturating_sub(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
-    frame.wall = frame.wall.checked_sub(age).unwrap_or(frame.wall);
+    frame.meta.wall = frame.meta.wall.checked_sub(age).unwrap_or(frame.meta.wall);
     frame
 }
 
@@ -395,10 +396,10 @@ mod tests {
     #[test]
     fn a_frame_is_dated_back_to_the_drivers_time_stamp() {
         let mut frame = Frame::from_rgb(0, Size::new(1, 1), vec![0; 3]);
-        frame.captured = MonoTime { ns: 1_000_000_000 };
+        frame.meta.captured = MonoTime { ns: 1_000_000_000 };
         let frame = super::stamped(frame, Some(Duration::from_millis(300)));
-        assert_eq!(frame.captured.ns, 700_000_000);
-        assert_eq!(frame.wall.as_millisecond(), -300);
+        assert_eq!(frame.meta.captured.ns, 700_000_000);
+        assert_eq!(frame.meta.wall.as_millisecond(), -300);
     }
 
     #[test]

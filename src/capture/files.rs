@@ -75,9 +75,7 @@ impl Source for PictureSource {
             load_image(&path).map(|(size, rgb)| (size, PooledBuf::from(rgb)))
         })?;
         self.any = true;
-        frame.name = path
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned());
+        frame.meta.name = path.file_name().map(|name| name.to_string_lossy().into());
         Ok(Next::Frame(frame))
     }
 
@@ -152,7 +150,7 @@ mod tests {
         let mut names = Vec::new();
         loop {
             match source.next() {
-                Ok(Next::Frame(frame)) => names.push(frame.name.unwrap()),
+                Ok(Next::Frame(frame)) => names.push(frame.meta.name.unwrap().to_string()),
                 Ok(Next::End) => break,
                 Ok(other) => panic!("{other:?}"),
                 Err(error) => {

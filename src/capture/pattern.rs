@@ -99,7 +99,7 @@ mod tests {
     fn the_square_walks_and_the_source_ends() {
         let mut source = PatternSource::new(Some(2), &test_options());
         let mut frame = || match source.next().unwrap() {
-            Next::Frame(frame) => Some((frame.id, frame.data.to_vec())),
+            Next::Frame(frame) => Some((frame.meta.id, frame.pixels.to_vec())),
             _ => None,
         };
         let (first, second) = (frame().unwrap(), frame().unwrap());

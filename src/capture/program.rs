@@ -395,7 +395,7 @@ mod tests {
     /// Pixels of the first frame of a program that shows nothing but red 200, green 40, blue 40.
     fn first_pixel(mut source: ProgramSource) -> [u8; 3] {
         match source.next().unwrap() {
-            Next::Frame(frame) => frame.data[..3].try_into().unwrap(),
+            Next::Frame(frame) => frame.pixels[..3].try_into().unwrap(),
             _ => panic!("no frame"),
         }
     }

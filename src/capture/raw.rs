@@ -140,7 +140,7 @@ mod tests {
         let mut source =
             source(vec![7; 3 * 4 + 5], PixelFormat::Rgb8, Some(Size::new(2, 2))).unwrap();
         assert!(
-            matches!(source.next(), Ok(Next::Frame(frame)) if frame.data.iter().all(|&v| v == 7))
+            matches!(source.next(), Ok(Next::Frame(frame)) if frame.pixels.iter().all(|&v| v == 7))
         );
         assert!(matches!(source.next(), Err(error) if error.is_damaged_frame()));
         assert!(matches!(source.next(), Ok(Next::End)));
@@ -171,7 +171,7 @@ mod tests {
         let mut source = source(stream, PixelFormat::Mjpeg, None).unwrap();
         for side in [16, 24] {
             assert!(
-                matches!(source.next(), Ok(Next::Frame(frame)) if frame.size == Size::new(side, side))
+                matches!(source.next(), Ok(Next::Frame(frame)) if frame.meta.size == Size::new(side, side))
             );
         }
         assert!(matches!(source.next(), Ok(Next::End)));

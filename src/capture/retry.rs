@@ -3,7 +3,6 @@
 use super::{CaptureError, CaptureOptions, Next, Source, SourceEvent};
 use crate::clock::{Clock, MonoTime};
 use crate::frame::Frame;
-use crate::monitor::notify::Health;
 use crossbeam_channel::Receiver;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,12 +23,13 @@ pub struct Retrying<S, F> {
     failed: Option<CaptureError>,
     clock: Arc<dyn Clock>,
     stop: Receiver<()>,
-    health: Health,
     timeout: Duration,
     /// Before the next try.
     wait: Duration,
     /// `Lost` was reported and `Found` not yet.
     lost: bool,
+    /// The next try's `retry_by` was reported.
+    announced: bool,
     /// When the camera began to send.
     sends_since: Option<MonoTime>,
     /// The frame that proved that the camera is back; it follows the event.
@@ -47,8 +47,8 @@ struct Ids {
 
 impl Ids {
     fn number(&mut self, frame: &mut Frame) {
-        frame.id += self.offset;
-        self.next = frame.id + 1;
+        frame.meta.id += self.offset;
+        self.next = frame.meta.id + 1;
     }
 
     fn start_anew(&mut self) {
@@ -66,10 +66,10 @@ impl<S: Source, F: FnMut() -> Result<S, CaptureError> + Send> Retrying<S, F> {
             failed: None,
             clock: Arc::clone(&options.clock),
             stop: options.stop.clone(),
-            health: options.health.clone(),
             timeout: options.timeout,
             wait: BACK_OFF.0,
             lost: false,
+            announced: false,
             sends_since: None,
             proof: None,
             ids: Ids::default(),
@@ -92,6 +92,8 @@ impl<S: Source, F: FnMut() -> Result<S, CaptureError> + Send> Retrying<S, F> {
         self.ids.start_anew();
         let now = self.clock.now();
         let sent_for = self.sends_since.take().map(|since| now.since(since));
+        // the loss itself says when the next try is due
+        self.announced = !self.lost;
         if std::mem::replace(&mut self.lost, true) {
             tracing::debug!("camera still lost: {error}");
             return None;
@@ -100,23 +102,25 @@ impl<S: Source, F: FnMut() -> Result<S, CaptureError> + Send> Retrying<S, F> {
         if sent_for.is_none_or(|time| time >= BACK_OFF.1) {
             self.wait = BACK_OFF.0;
         }
-        self.expect_try_after(self.wait);
         tracing::warn!("camera lost: {error}; trying again until it is back");
-        Some(Next::Event(SourceEvent::Lost(error.to_string())))
+        Some(Next::Event(SourceEvent::Lost {
+            reason: error.to_string(),
+            retry_by: self.retry_by(),
+        }))
     }
 
     /// Waits for the time of the next try; whether the run stopped meanwhile.
     fn wait_for_try(&mut self) -> bool {
+        self.announced = false;
         tracing::debug!("next try in {} s", self.wait.as_secs());
-        self.expect_try_after(self.wait);
         let stopped = self.clock.wait(&self.stop, self.wait);
         self.wait = (2 * self.wait).min(BACK_OFF.1);
         stopped
     }
 
-    fn expect_try_after(&self, wait: Duration) {
-        let by = self.clock.now() + wait + OPENING + self.timeout;
-        self.health.camera_lost(by);
+    /// When the next try will have ended, unless it hangs.
+    fn retry_by(&self) -> MonoTime {
+        self.clock.now() + self.wait + OPENING + self.timeout
     }
 
     /// Numbers a frame; the event when it proves that a lost camera is back.
@@ -128,7 +132,6 @@ impl<S: Source, F: FnMut() -> Result<S, CaptureError> + Send> Retrying<S, F> {
             return Next::Frame(frame);
         }
         tracing::info!("camera found again");
-        self.health.camera_found();
         self.proof = Some(frame);
         Next::Event(SourceEvent::Found)
     }
@@ -140,8 +143,14 @@ impl<S: Source, F: FnMut() -> Result<S, CaptureError> + Send> Source for Retryin
             return Ok(Next::Frame(frame));
         }
         loop {
-            if self.source.is_none() && self.lost && self.wait_for_try() {
-                return Ok(Next::End);
+            if self.source.is_none() && self.lost {
+                if !std::mem::replace(&mut self.announced, true) {
+                    let retry_by = self.retry_by();
+                    return Ok(Next::Event(SourceEvent::Retrying { retry_by }));
+                }
+                if self.wait_for_try() {
+                    return Ok(Next::End);
+                }
             }
             let result = match &mut self.source {
                 Some(source) => source.next(),
@@ -224,8 +233,9 @@ mod tests {
     /// `lost`, `found`, `end` or the frame's number.
     fn said(source: &mut impl Source) -> String {
         match source.next().unwrap() {
-            Next::Frame(frame) => frame.id.to_string(),
-            Next::Event(SourceEvent::Lost(_)) => "lost".to_owned(),
+            Next::Frame(frame) => frame.meta.id.to_string(),
+            Next::Event(SourceEvent::Retrying { .. }) => said(source),
+            Next::Event(SourceEvent::Lost { .. }) => "lost".to_owned(),
             Next::Event(SourceEvent::Found) => "found".to_owned(),
             Next::End => "end".to_owned(),
         }

@@ -7,7 +7,6 @@ use crate::detect::preprocess::Preprocessor;
 use crate::eval::calibration::Calibration;
 use crate::geometry::Size;
 use crate::model::Model;
-use crate::monitor::notify::Health;
 use crate::pipeline::Stop;
 use crate::tensor::Batch;
 use std::path::{Path, PathBuf};
@@ -43,7 +42,6 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<(), Failure> {
         retry: false,
         clock: SystemClock::shared(),
         stop: stop.signal().clone(),
-        health: Health::default(),
     };
     let mut source =
         capture::open(&spec, &options).map_err(|e| Failure::new(super::capture_code(&e), e))?;

@@ -110,8 +110,7 @@ fn run_model(
     };
     let mut detector = Detector::new(&model, &setup)?;
     let predictions = detect(dataset, &classes, options, |frame| {
-        let mut found = Vec::new();
-        detector.detect(frame, &mut found).map(|_| found)
+        detector.detect_one(frame).map(|found| found.detections)
     })
     .map_err(|e| match e {
         EvalError::Detect { .. } => Failure::new(RUN_FAILED, e),

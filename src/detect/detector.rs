@@ -1,10 +1,11 @@
-//! A frame in, detections out: preprocess, engine and postprocess in one reusable value.
+//! Preprocess, engine and postprocess, one after the other, with reused buffers.
 
 use crate::board::GpuPlace;
 use crate::detect::postprocess::Postprocessor;
 use crate::detect::preprocess::{PreprocessError, Preprocessor};
+use crate::detect::{Detect, DetectPlan, Found};
 use crate::detection::StageTimes;
-use crate::detection::{Detection, Thresholds};
+use crate::detection::Thresholds;
 use crate::engine::{self, Engine, EngineError, EngineOptions};
 use crate::frame::Frame;
 use crate::geometry::InputSize;
@@ -89,36 +90,64 @@ impl Detector {
         }
     }
 
-    /// Replaces the thresholds from the next frame on.
-    pub fn set_thresholds(&mut self, thresholds: Thresholds) {
-        self.thresholds = thresholds;
+    /// The thresholds it was built with, as a plan.
+    pub fn plan(&self) -> DetectPlan {
+        DetectPlan {
+            thresholds: self.thresholds.clone(),
+        }
     }
 
-    /// Writes the frame's detections, best score first, and says where the time went
-    /// (`age` is the caller's to fill in).
+    /// Searches one frame with the thresholds it was built with: detections, best score first,
+    /// and the time spent (`age` is left at zero).
     ///
     /// # Errors
     /// When the frame does not fit its own size, or the engine fails.
-    pub fn detect(
+    pub fn detect_one(&mut self, frame: &Frame) -> Result<Found, DetectError> {
+        let mut found = Found::default();
+        let plan = self.plan();
+        self.search(frame, &plan, &mut found)?;
+        Ok(found)
+    }
+
+    fn search(
         &mut self,
         frame: &Frame,
-        detections: &mut Vec<Detection>,
-    ) -> Result<StageTimes, DetectError> {
+        plan: &DetectPlan,
+        found: &mut Found,
+    ) -> Result<(), DetectError> {
         let mut lap = Lap(Instant::now());
-        let size = self.input_size(frame.size);
+        let size = self.input_size(frame.meta.size);
         let letterbox = self.preprocessor.letterbox(frame, size, &mut self.input)?;
         let preprocess = lap.split();
         self.engine.infer(&self.input, &mut self.output)?;
         let inference = lap.split();
-        self.postprocessor
-            .run(&self.output, 0, &letterbox, &self.thresholds, detections);
-        Ok(StageTimes {
-            decode: frame.decode,
+        self.postprocessor.run(
+            &self.output,
+            0,
+            &letterbox,
+            &plan.thresholds,
+            &mut found.detections,
+        );
+        found.times = StageTimes {
+            decode: frame.meta.decode,
             preprocess,
             inference,
             postprocess: lap.split(),
             age: Duration::ZERO,
-        })
+        };
+        Ok(())
+    }
+}
+
+impl Detect for Detector {
+    fn detect(
+        &mut self,
+        frames: &[Frame],
+        plan: &DetectPlan,
+        found: &mut [Found],
+    ) -> Result<(), DetectError> {
+        let mut pairs = frames.iter().zip(found);
+        pairs.try_for_each(|(frame, found)| self.search(frame, plan, found))
     }
 }
 

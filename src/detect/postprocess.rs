@@ -147,6 +147,7 @@ fn logit(score: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::geometry::Size;
 
     const FRAME: Size = Size::new(64, 64);
 

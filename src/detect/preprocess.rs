@@ -51,9 +51,9 @@ impl Preprocessor {
         size: Size,
         input: &mut Batch,
     ) -> Result<Letterbox, PreprocessError> {
-        let letterbox = Letterbox::fit(frame.size, size);
+        let letterbox = Letterbox::fit(frame.meta.size, size);
         let fail = |reason: String| PreprocessError {
-            frame: frame.size,
+            frame: frame.meta.size,
             input: size,
             reason,
         };
@@ -66,9 +66,9 @@ impl Preprocessor {
             (input.batch, input.height, input.width) = (1, height, width);
         }
         let source = ImageRef::new(
-            frame.size.width,
-            frame.size.height,
-            &frame.data,
+            frame.meta.size.width,
+            frame.meta.size.height,
+            &frame.pixels,
             fir::PixelType::U8x3,
         )
         .map_err(|e| fail(e.to_string()))?;
@@ -97,36 +97,6 @@ impl Preprocessor {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_short_side_is_rounded_up_to_the_stride() {
-        assert_eq!(
-            input_size_for(Size::new(768, 576), 320, 32),
-            Size::new(320, 256)
-        );
-        assert_eq!(
-            input_size_for(Size::new(1280, 720), 640, 32),
-            Size::new(640, 384)
-        );
-        assert_eq!(
-            input_size_for(Size::new(1, 4000), 320, 32),
-            Size::new(32, 320)
-        );
-    }
-
-    #[test]
-    fn a_box_comes_back_where_it_was() {
-        let letterbox = Letterbox::fit(Size::new(768, 576), Size::new(320, 256));
-        assert_eq!(
-            (letterbox.inner, letterbox.pad_x, letterbox.pad_y),
-            (Size::new(320, 240), 0, 8)
-        );
-        let bbox = letterbox.to_frame(10.0, 18.0, 20.0, 28.0);
-        assert_eq!(
-            (bbox.x0(), bbox.y0(), bbox.x1(), bbox.y1()),
-            (24.0, 24.0, 48.0, 48.0)
-        );
-    }
 
     #[test]
     fn the_border_is_grey_and_the_picture_is_inside() {

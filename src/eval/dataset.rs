@@ -194,7 +194,7 @@ impl Dataset {
         let record = &self.images[index];
         let (size, rgb) = self.pictures.read(&record.file_name, record.size)?;
         let mut frame = Frame::from_rgb(index as u64, size, rgb);
-        frame.name = Some(record.file_name.clone());
+        frame.meta.name = Some(record.file_name.as_str().into());
         Ok(frame)
     }
 

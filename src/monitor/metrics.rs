@@ -22,8 +22,27 @@ pub struct Metrics {
     driver: AtomicU64,
     replaced: AtomicU64,
     damaged: AtomicU64,
-    log: AtomicU64,
+    sinks: Mutex<Vec<(&'static str, LossCounter)>>,
 }
+
+/// Messages that one sink lost; clones share the count.
+#[derive(Clone, Debug, Default)]
+pub struct LossCounter(Arc<AtomicU64>);
+
+impl LossCounter {
+    /// Counts further losses.
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Relaxed);
+    }
+
+    /// Losses since the start.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// The sink whose losses are log lines.
+const LOG: &str = "log";
 
 #[derive(Debug, Default)]
 struct State {
@@ -50,7 +69,7 @@ impl Metrics {
             driver: AtomicU64::new(0),
             replaced: AtomicU64::new(0),
             damaged: AtomicU64::new(0),
-            log: AtomicU64::new(0),
+            sinks: Mutex::new(Vec::new()),
         })
     }
 
@@ -91,9 +110,15 @@ impl Metrics {
         self.damaged.fetch_add(count, Relaxed);
     }
 
-    /// Log lines that were lost.
-    pub fn add_log_losses(&self, count: u64) {
-        self.log.fetch_add(count, Relaxed);
+    /// The counter of messages that the sink `name` lost.
+    pub fn losses_of(&self, name: &'static str) -> LossCounter {
+        let mut sinks = self.sinks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, losses)) = sinks.iter().find(|(known, _)| *known == name) {
+            return losses.clone();
+        }
+        let losses = LossCounter::default();
+        sinks.push((name, losses.clone()));
+        losses
     }
 
     /// Energy spent since the last call.
@@ -177,8 +202,15 @@ impl Metrics {
             driver: self.driver.load(Relaxed),
             replaced: self.replaced.load(Relaxed),
             damaged: self.damaged.load(Relaxed),
-            log: self.log.load(Relaxed),
+            log: self.lost(|name| name == LOG),
+            outputs: self.lost(|name| name != LOG),
         }
+    }
+
+    fn lost(&self, of: impl Fn(&str) -> bool) -> u64 {
+        let sinks = self.sinks.lock().unwrap_or_else(PoisonError::into_inner);
+        let chosen = sinks.iter().filter(|(name, _)| of(name));
+        chosen.map(|(_, losses)| losses.get()).sum()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use sd_notify::NotifyState;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// How often the status is sent.
@@ -27,6 +27,7 @@ const NOT_LOST: u64 = 0;
 pub struct Health {
     /// When a lost camera will have been tried again, in ns; [`NOT_LOST`] while there are frames.
     retried_by_ns: Arc<AtomicU64>,
+    failed: Arc<AtomicBool>,
     news: Sender<()>,
 }
 
@@ -43,6 +44,7 @@ impl Health {
         let (news, announced) = bounded(1);
         let health = Health {
             retried_by_ns: Arc::new(AtomicU64::new(NOT_LOST)),
+            failed: Arc::new(AtomicBool::new(false)),
             news,
         };
         (health, announced)
@@ -59,6 +61,11 @@ impl Health {
     /// The camera sends frames.
     pub fn camera_found(&self) {
         self.retried_by_ns.store(NOT_LOST, Relaxed);
+    }
+
+    /// A stage has failed: the run is ending, and the watchdog is not fed any more.
+    pub fn fail(&self) {
+        self.failed.store(true, Relaxed);
     }
 
     /// Wakes the one who waits for news; one that is busy will see them anyway.
@@ -148,7 +155,8 @@ impl Notifier {
     pub fn tick(&mut self) {
         let stats = self.metrics.snapshot();
         let camera = self.health.camera(self.clock.now());
-        let alive = stats.frames != self.frames || camera == Camera::Retried;
+        let progress = stats.frames != self.frames || camera == Camera::Retried;
+        let alive = progress && !self.health.failed.load(Relaxed);
         self.frames = stats.frames;
         let status = status(&stats, camera);
         let mut states = vec![NotifyState::Status(&status)];
@@ -328,6 +336,21 @@ mod tests {
     }
 
     #[test]
+    fn the_watchdog_is_not_fed_once_a_stage_has_failed() {
+        let mut manager = manager();
+        manager.detect();
+        assert_eq!(manager.tick(), ["READY=1", "WATCHDOG=1"]);
+        manager.health.fail();
+        manager.detect();
+        let due = manager.clock.now() + Duration::from_secs(30);
+        manager.health.camera_lost(due);
+        assert!(
+            manager.tick().is_empty(),
+            "frames and retries do not count any more"
+        );
+    }
+
+    #[test]
     fn the_status_has_speed_latency_power_and_losses() {
         let mut manager = manager();
         manager.detect();
@@ -339,7 +362,7 @@ mod tests {
         let window = Duration::from_secs(5);
         manager.metrics.set_power(Watts(7.3), window, &info);
         manager.metrics.add_replaced(3);
-        manager.metrics.add_log_losses(2);
+        manager.metrics.losses_of("log").add(2);
         manager.notifier.tick();
         assert_eq!(
             manager.received()[0],

@@ -15,12 +15,14 @@ pub mod rapl;
 
 use crate::board::GpuPlace;
 use crate::clock::{Clock, MonoTime};
+use crate::event::{Event, EventKind};
 use crate::monitor::metrics::Metrics;
 use crate::stats::MeterInfo;
 use crate::units::{Joules, Watts};
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::{Receiver, select};
 use std::collections::VecDeque;
 use std::io::ErrorKind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +30,7 @@ use std::time::Duration;
 /// Mean power is that of at least this long.
 pub const WINDOW: Duration = Duration::from_secs(5);
 /// The INA3221 averages over 430 ms on Xavier and Orin: asking more often tells nothing new.
-const SAMPLE_EVERY: Duration = Duration::from_millis(500);
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What a meter says.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -58,8 +60,11 @@ pub enum PowerError {
         /// What is in it.
         got: String,
     },
+    /// A defect of the meter's driver or of this program.
+    #[error("reading the power meter panicked; power is unknown until it can be read again")]
+    Panicked,
     /// NVML.
-    #[error("the NVIDIA driver does not tell the power: {0}")]
+    #[error("the NVIDIA driver does not report power: {0}")]
     Driver(String),
 }
 
@@ -146,12 +151,21 @@ impl Sampler {
         self.meter.as_ref().map(|meter| meter.info())
     }
 
-    /// Samples until `stop` disconnects.
-    pub fn run(&mut self, stop: &Receiver<()>, metrics: &Metrics) {
+    /// Samples until `stop` disconnects. A meter that fails, and be it by a panic, does not end the
+    /// run: its figures become unknown, `emit` receives an event, and it is tried again.
+    pub fn run(&mut self, stop: &Receiver<()>, metrics: &Metrics, emit: impl Fn(Event)) {
+        let ticks = self.clock.ticks(SAMPLE_INTERVAL);
         loop {
+            let before = self.failing;
             self.step(metrics);
-            if stop.recv_timeout(SAMPLE_EVERY) != Err(RecvTimeoutError::Timeout) {
-                return self.step(metrics);
+            match (before, self.failing) {
+                (false, true) => emit(Event::new(EventKind::MeterLost)),
+                (true, false) => emit(Event::new(EventKind::MeterFound)),
+                _ => {}
+            }
+            select! {
+                recv(stop) -> _ => return self.step(metrics),
+                recv(ticks) -> _ => {}
             }
         }
     }
@@ -163,7 +177,9 @@ impl Sampler {
         heat.throttled = heat.throttled.saturating_sub(before);
         metrics.set_heat(heat);
         let Some(meter) = &mut self.meter else { return };
-        let reading = match meter.read() {
+        let reading = catch_unwind(AssertUnwindSafe(|| meter.read()))
+            .unwrap_or_else(|_| Err(PowerError::Panicked));
+        let reading = match reading {
             Ok(reading) => reading,
             Err(error) => {
                 if !std::mem::replace(&mut self.failing, true) {

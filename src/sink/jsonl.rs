@@ -9,15 +9,16 @@ pub mod file;
 mod record;
 mod storage;
 
-pub use record::{ModelRecord, PowerRecord, RunRecord, SCHEMA};
+pub use record::SCHEMA;
 
-use super::SinkError;
+use super::{Flow, Message, Queue, Sink, SinkError};
 use crate::clock::{Clock, SystemClock};
-use crate::detection::Labels;
 use crate::event::Event;
 use crate::message::Report;
+use crate::message::RunInfo;
 use crate::stats::Snapshot;
 use file::{LogFile, LogOptions};
+use jiff::Timestamp;
 use record::Line;
 use std::io::{self, Write};
 use std::path::Path;
@@ -27,7 +28,8 @@ use std::sync::Arc;
 /// and is noticed to be over.
 pub struct JsonlWriter {
     output: Output,
-    clock: Arc<dyn Clock>,
+    /// Known from the `run` line on.
+    camera: Arc<str>,
     line: Vec<u8>,
 }
 
@@ -51,7 +53,7 @@ impl JsonlWriter {
     /// # Errors
     /// When the file cannot be opened for appending.
     pub fn create(dest: &str) -> Result<JsonlWriter, SinkError> {
-        JsonlWriter::open(dest, LogOptions::default(), SystemClock::shared())
+        JsonlWriter::open(dest, LogOptions::default(), SystemClock::shared(), "")
     }
 
     /// Appends to a file as `options` say, or writes to standard output when `dest` is `-`.
@@ -63,17 +65,18 @@ impl JsonlWriter {
         dest: &str,
         options: LogOptions,
         clock: Arc<dyn Clock>,
+        camera: &str,
     ) -> Result<JsonlWriter, SinkError> {
         let output = match dest {
             "-" => Output::Stream(Stream::to(Box::new(io::stdout()))),
             path => {
-                let file = LogFile::open(Path::new(path), options, Arc::clone(&clock))?;
+                let file = LogFile::open(Path::new(path), options, clock, camera)?;
                 Output::File(Box::new(file))
             }
         };
         Ok(JsonlWriter {
             output,
-            clock,
+            camera: "".into(),
             line: Vec::with_capacity(4096),
         })
     }
@@ -82,14 +85,15 @@ impl JsonlWriter {
     pub fn to(output: Box<dyn Write + Send>) -> JsonlWriter {
         JsonlWriter {
             output: Output::Stream(Stream::to(output)),
-            clock: SystemClock::shared(),
+            camera: "".into(),
             line: Vec::with_capacity(4096),
         }
     }
 
     /// The log's first line, and the first line of every file that follows.
-    pub fn run(&mut self, record: &RunRecord<'_>) {
-        if self.encode(&Line::Run(record)) {
+    pub fn run(&mut self, run: &Arc<RunInfo>) {
+        self.camera = Arc::clone(&run.camera);
+        if self.encode(&Line::run(run)) {
             match &mut self.output {
                 Output::File(file) => file.set_head(&self.line),
                 Output::Stream(stream) => stream.write(&self.line),
@@ -98,18 +102,20 @@ impl JsonlWriter {
     }
 
     /// A frame's line.
-    pub fn frame(&mut self, report: &Report, labels: &Labels) {
-        self.write(&Line::frame(report, labels));
+    pub fn frame(&mut self, report: &Report) {
+        self.write(&Line::frame(report));
     }
 
     /// Figures of the moment.
-    pub fn stats(&mut self, stats: &Snapshot) {
-        self.write(&Line::stats(self.clock.wall(), stats));
+    pub fn stats(&mut self, ts: Timestamp, stats: &Snapshot) {
+        let camera = Arc::clone(&self.camera);
+        self.write(&Line::stats(ts, &camera, stats));
     }
 
     /// Something that happened.
-    pub fn event(&mut self, event: &Event) {
-        self.write(&Line::event(self.clock.wall(), event));
+    pub fn event(&mut self, ts: Timestamp, event: &Event) {
+        let camera = Arc::clone(&self.camera);
+        self.write(&Line::event(ts, &camera, event));
     }
 
     /// To be called every second or so: what is due to be forced to the disk is.
@@ -119,7 +125,16 @@ impl JsonlWriter {
         }
     }
 
-    /// Whether whoever read standard output has closed it: the log ends there.
+    /// Events of the log file itself (rotation, disk) since the last call. They are in the log
+    /// already.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        match &mut self.output {
+            Output::File(file) => file.take_events(),
+            Output::Stream(_) => Vec::new(),
+        }
+    }
+
+    /// Whether the reader of standard output has closed it: the log ends there.
     pub fn reader_left(&self) -> bool {
         matches!(&self.output, Output::Stream(stream) if stream.reader_left)
     }
@@ -167,6 +182,66 @@ impl JsonlWriter {
         line.write_to(&mut self.line)
             .map_err(|error| tracing::error!("a log line cannot be encoded: {error}"))
             .is_ok()
+    }
+}
+
+/// Log lines that may wait for the disk: 8 s of them at 30 frames per second.
+const QUEUE_LINES: usize = 256;
+
+/// The log as a sink.
+pub struct LogSink {
+    log: JsonlWriter,
+    live: bool,
+}
+
+impl LogSink {
+    /// Around a log. From a source that is not `live` no line may be lost: the detector waits,
+    /// and a log that lacks lines at the end is an error.
+    pub fn new(log: JsonlWriter, live: bool) -> LogSink {
+        LogSink { log, live }
+    }
+}
+
+impl Sink for LogSink {
+    fn name(&self) -> &'static str {
+        "log"
+    }
+
+    fn queue(&self) -> Queue {
+        match self.live {
+            true => Queue::Bounded(QUEUE_LINES),
+            false => Queue::Lossless(QUEUE_LINES),
+        }
+    }
+
+    fn accept(&mut self, message: &Message) -> Result<Flow, SinkError> {
+        match message {
+            Message::Run(run) => self.log.run(run),
+            Message::Frame(frame) => self.log.frame(&frame.report),
+            Message::Stats { ts, stats } => self.log.stats(*ts, stats),
+            Message::Event { ts, event } => self.log.event(*ts, event),
+        }
+        Ok(match self.log.reader_left() {
+            true => Flow::Stop("the log's reader has closed its pipe"),
+            false => Flow::Continue,
+        })
+    }
+
+    fn upkeep(&mut self) -> Result<Flow, SinkError> {
+        self.log.tick();
+        Ok(Flow::Continue)
+    }
+
+    fn lost(&self) -> u64 {
+        self.log.lost()
+    }
+
+    fn take_events(&mut self) -> Vec<Event> {
+        self.log.take_events()
+    }
+
+    fn finish(self: Box<Self>) -> Result<(), SinkError> {
+        self.log.finish(!self.live)
     }
 }
 

@@ -36,6 +36,7 @@ const TAG_TEXT: Rgb888 = Rgb888::new(0, 0, 0);
 const STATUS_TEXT: Rgb888 = Rgb888::new(255, 255, 255);
 
 /// Draws reports into pictures; keeps its buffers from frame to frame.
+#[derive(Debug)]
 pub struct Overlay {
     labels: Labels,
     text: String,

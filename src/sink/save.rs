@@ -1,23 +1,27 @@
 //! Annotated frames on disk: a folder of JPEGs, or a Motion-JPEG AVI clip.
 
-use super::SinkError;
+use super::picture::Picture;
+use super::{Flow, Message, Queue, Sink, SinkContext, SinkError};
 use crate::avi::AviWriter;
 use crate::clock::MonoTime;
-use crate::frame::Frame;
+use crate::frame::FrameMeta;
 use crate::geometry::Size;
-use image::ExtendedColorType;
-use image::codecs::jpeg::JpegEncoder;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 /// Rate of a saved clip when the source does not know its own.
 const DEFAULT_FPS: f64 = 10.0;
-const JPEG_QUALITY: u8 = 90;
+/// Annotated frames that may wait for the JPEG encoder.
+const QUEUE_FRAMES: usize = 4;
 
-/// Encodes and writes frames.
-pub struct Saver {
+/// Writes annotated frames.
+pub struct Recorder {
     target: Target,
-    jpeg: Vec<u8>,
+    live: bool,
+    /// The first frame that could not be written.
+    failed: Option<SinkError>,
+    /// The last frame could not be written.
+    failing: bool,
 }
 
 enum Target {
@@ -34,9 +38,9 @@ enum Target {
     },
 }
 
-/// The frames per second that a clip is to be shown at.
+/// The rate of a clip in its header.
 #[derive(Clone, Copy, Debug)]
-pub enum Rate {
+enum Rate {
     /// Every frame of a source of this rate is saved.
     Source(Option<f64>),
     /// Only those of a live source that there was time for: their times decide.
@@ -51,12 +55,12 @@ struct OpenClip {
     last: MonoTime,
 }
 
-impl Saver {
+impl Recorder {
     /// A clip when `path` ends in `.avi`, else a folder, which is made.
     ///
     /// # Errors
     /// When the folder, or the clip's folder, cannot be made.
-    pub fn create(path: &Path, rate: Rate) -> Result<Saver, SinkError> {
+    pub fn create(path: &Path, context: &SinkContext) -> Result<Recorder, SinkError> {
         let is_clip = path
             .extension()
             .is_some_and(|e| e.eq_ignore_ascii_case("avi"));
@@ -71,7 +75,10 @@ impl Saver {
         let target = match is_clip {
             true => Target::Clip {
                 path: path.to_owned(),
-                rate,
+                rate: match context.live {
+                    true => Rate::Measured,
+                    false => Rate::Source(context.fps),
+                },
                 open: None,
             },
             false => Target::Folder {
@@ -79,30 +86,22 @@ impl Saver {
                 taken: HashSet::new(),
             },
         };
-        Ok(Saver {
+        Ok(Recorder {
             target,
-            jpeg: Vec::new(),
+            live: context.live,
+            failed: None,
+            failing: false,
         })
     }
 
-    /// Writes `picture`, the annotated RGB of `frame`. A clip keeps the size of its first frame;
-    /// frames of another size are left out of it, with a warning.
-    ///
-    /// # Errors
-    /// When the disk refuses it.
-    pub fn write(&mut self, frame: &Frame, picture: &[u8]) -> Result<(), SinkError> {
-        let size = frame.size;
-        self.jpeg.clear();
-        JpegEncoder::new_with_quality(&mut self.jpeg, JPEG_QUALITY)
-            .encode(picture, size.width, size.height, ExtendedColorType::Rgb8)
-            .map_err(|source| SinkError::Encode {
-                frame: frame.id,
-                source,
-            })?;
+    /// Writes a frame's annotated picture. A clip keeps the size of its first frame; frames of
+    /// another size are left out of it, with a warning.
+    fn write(&mut self, frame: &FrameMeta, picture: &Picture) -> Result<(), SinkError> {
+        let (size, jpeg) = (frame.size, picture.jpeg()?);
         match &mut self.target {
             Target::Folder { path, taken } => {
                 let path = path.join(file_name(frame, taken));
-                std::fs::write(&path, &self.jpeg).map_err(|e| write_error(&path, e))
+                std::fs::write(&path, jpeg).map_err(|e| write_error(&path, e))
             }
             Target::Clip { path, rate, open } => {
                 let clip = match open {
@@ -123,19 +122,15 @@ impl Saver {
                     );
                     return Ok(());
                 }
-                clip.writer.write_jpeg(&self.jpeg)?;
+                clip.writer.write_jpeg(jpeg)?;
                 (clip.frames, clip.last) = (clip.frames + 1, frame.captured);
                 Ok(())
             }
         }
     }
 
-    /// Completes a clip.
-    ///
-    /// # Errors
-    /// When the disk refuses it.
-    pub fn finish(self) -> Result<(), SinkError> {
-        match self.target {
+    fn finish_clip(target: Target) -> Result<(), SinkError> {
+        match target {
             Target::Clip {
                 rate,
                 open: Some(clip),
@@ -149,6 +144,55 @@ impl Saver {
             }
             _ => Ok(()),
         }
+    }
+}
+
+impl Sink for Recorder {
+    fn name(&self) -> &'static str {
+        "save"
+    }
+
+    fn queue(&self) -> Queue {
+        match self.live {
+            // a picture that the encoder has no time for is not worth a late detection
+            true => Queue::Bounded(QUEUE_FRAMES),
+            false => Queue::Lossless(QUEUE_FRAMES),
+        }
+    }
+
+    fn needs_pictures(&self) -> bool {
+        true
+    }
+
+    /// A frame that cannot be written to a folder is an error of the run, but at its end: the
+    /// disk may recover. A clip cannot go on after half a frame.
+    fn accept(&mut self, message: &Message) -> Result<Flow, SinkError> {
+        let Message::Frame(frame) = message else {
+            return Ok(Flow::Continue);
+        };
+        let Some(picture) = &frame.picture else {
+            return Ok(Flow::Continue);
+        };
+        match self.write(&frame.report.frame, picture) {
+            Ok(()) => {
+                if std::mem::take(&mut self.failing) {
+                    tracing::info!("annotated frames are written again");
+                }
+            }
+            Err(error @ SinkError::Clip(_)) => return Err(error),
+            Err(error) => {
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::error!("{}", with_cause(&error));
+                }
+                self.failed.get_or_insert(error);
+            }
+        }
+        Ok(Flow::Continue)
+    }
+
+    fn finish(self: Box<Self>) -> Result<(), SinkError> {
+        let finished = Recorder::finish_clip(self.target);
+        self.failed.map_or(finished, Err)
     }
 }
 
@@ -172,11 +216,11 @@ impl OpenClip {
 
 /// `000123.jpg`, or the picture's own name where the frame came from a file: `cat.jpg` for
 /// `cat.png`, `cat.webp.jpg` for another cat in the same folder, and then with a number.
-fn file_name(frame: &Frame, taken: &mut HashSet<PathBuf>) -> PathBuf {
+fn file_name(frame: &FrameMeta, taken: &mut HashSet<PathBuf>) -> PathBuf {
     let Some(name) = &frame.name else {
         return PathBuf::from(format!("{:06}.jpg", frame.id));
     };
-    let mut path = Path::new(name).with_extension("jpg");
+    let mut path = Path::new(&**name).with_extension("jpg");
     let mut others = 0;
     while !taken.insert(path.clone()) {
         others += 1;
@@ -187,6 +231,13 @@ fn file_name(frame: &Frame, taken: &mut HashSet<PathBuf>) -> PathBuf {
         .into();
     }
     path
+}
+
+fn with_cause(error: &SinkError) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
 }
 
 fn write_error(path: &Path, source: std::io::Error) -> SinkError {
@@ -200,6 +251,11 @@ fn write_error(path: &Path, source: std::io::Error) -> SinkError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::SystemClock;
+    use crate::detection::Labels;
+    use crate::frame::Frame;
+    use crate::pipeline::tests::message_of;
+    use crate::sink::picture::PictureMaker;
 
     fn frame(id: u64, side: u32) -> Frame {
         Frame::from_rgb(
@@ -209,24 +265,41 @@ mod tests {
         )
     }
 
+    fn recorder(path: &Path, live: bool, fps: Option<f64>) -> Box<Recorder> {
+        let context = SinkContext {
+            live,
+            fps,
+            clock: SystemClock::shared(),
+            camera: "test".into(),
+        };
+        Box::new(Recorder::create(path, &context).unwrap())
+    }
+
+    fn save(mut recorder: Box<Recorder>, frames: impl IntoIterator<Item = Frame>) {
+        let pictures = PictureMaker::new(Labels::new(&[]), false);
+        for frame in frames {
+            let message = Message::Frame(message_of(frame, &pictures));
+            recorder.accept(&message).unwrap();
+        }
+        recorder.finish().unwrap();
+    }
+
     #[test]
     fn a_folder_gets_numbered_pictures_or_the_source_names() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("a/b");
-        let mut saver = Saver::create(&folder, Rate::Source(None)).unwrap();
-        let named = |name: &str| Frame {
-            name: Some(name.to_owned()),
-            ..frame(1, 8)
+        let named = |name: &str| {
+            let mut frame = frame(1, 8);
+            frame.meta.name = Some(name.into());
+            frame
         };
-        for frame in [
+        let frames = [
             frame(0, 8),
             named("cat.png"),
             named("cat.webp"),
             named("cat.webp"),
-        ] {
-            saver.write(&frame, &frame.data).unwrap();
-        }
-        saver.finish().unwrap();
+        ];
+        save(recorder(&folder, false, None), frames);
         for name in ["000000.jpg", "cat.jpg", "cat.webp.jpg", "cat.webp.2.jpg"] {
             assert_eq!(image::open(folder.join(name)).unwrap().width(), 8, "{name}");
         }
@@ -236,11 +309,8 @@ mod tests {
     fn a_clip_can_be_read_back_and_keeps_its_first_size() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out.avi");
-        let mut saver = Saver::create(&path, Rate::Source(Some(25.0))).unwrap();
-        for frame in [frame(0, 16), frame(1, 8), frame(2, 16)] {
-            saver.write(&frame, &frame.data).unwrap();
-        }
-        saver.finish().unwrap();
+        let frames = [frame(0, 16), frame(1, 8), frame(2, 16)];
+        save(recorder(&path, false, Some(25.0)), frames);
         let mut reader = crate::avi::AviReader::open(&path).unwrap();
         assert_eq!((reader.size(), reader.fps()), (Size::new(16, 16), 25.0));
         let (mut jpeg, mut count) = (Vec::new(), 0);
@@ -251,18 +321,30 @@ mod tests {
     }
 
     #[test]
-    fn a_live_clip_is_shown_as_fast_as_its_frames_came() {
+    fn a_live_clip_has_the_rate_at_which_its_frames_came() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out.avi");
-        let mut saver = Saver::create(&path, Rate::Measured).unwrap();
-        for id in 0..5 {
+        let frames = (0..5).map(|id| {
             let mut frame = frame(3 * id, 8); // a 30 fps camera before a detector of 10 fps
-            frame.captured = MonoTime {
+            frame.meta.captured = MonoTime {
                 ns: 100_000_000 * id,
             };
-            saver.write(&frame, &frame.data).unwrap();
-        }
-        saver.finish().unwrap();
+            frame
+        });
+        save(recorder(&path, true, None), frames);
         assert_eq!(crate::avi::AviReader::open(&path).unwrap().fps(), 10.0);
+    }
+
+    #[test]
+    fn a_folder_that_vanishes_is_an_error_at_the_end_and_not_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("gone");
+        let mut recorder = recorder(&folder, true, None);
+        std::fs::remove_dir(&folder).unwrap();
+        let pictures = PictureMaker::new(Labels::new(&[]), false);
+        let message = Message::Frame(message_of(frame(0, 8), &pictures));
+        assert_eq!(recorder.accept(&message).unwrap(), Flow::Continue);
+        let error = recorder.finish().unwrap_err().to_string();
+        assert!(error.contains("gone"), "{error}");
     }
 }

@@ -1,7 +1,9 @@
-//! The live window, on minifb. It lives in the thread that called [`crate::pipeline`].
+//! The live window, on minifb, which must stay in the program's first thread on some systems.
 
+use super::{Flow, Message, Queue, Sink, SinkError};
 use crate::geometry::Size;
 use minifb::{Key, ScaleMode, WindowOptions};
+use std::time::Duration;
 
 /// A window that shows RGB pictures, scaled to fit.
 pub struct Window {
@@ -57,5 +59,48 @@ impl Window {
         self.inner.is_open()
             && !self.inner.is_key_down(Key::Escape)
             && !self.inner.is_key_down(Key::Q)
+    }
+}
+
+/// Time between two looks at the window's own events (30 ms: a key press feels immediate).
+const POLL_INTERVAL: Duration = Duration::from_millis(30);
+
+impl Sink for Window {
+    fn name(&self) -> &'static str {
+        "window"
+    }
+
+    fn queue(&self) -> Queue {
+        Queue::Newest
+    }
+
+    fn needs_pictures(&self) -> bool {
+        true
+    }
+
+    fn accept(&mut self, message: &Message) -> Result<Flow, SinkError> {
+        let open = match message {
+            Message::Frame(frame) => match &frame.picture {
+                Some(picture) => self.show(picture.annotated(), picture.size()),
+                None => self.poll(),
+            },
+            _ => self.is_open(),
+        };
+        Ok(flow(open))
+    }
+
+    fn upkeep_interval(&self) -> Duration {
+        POLL_INTERVAL
+    }
+
+    fn upkeep(&mut self) -> Result<Flow, SinkError> {
+        Ok(flow(self.poll()))
+    }
+}
+
+fn flow(open: bool) -> Flow {
+    match open {
+        true => Flow::Continue,
+        false => Flow::Stop("the window was closed"),
     }
 }

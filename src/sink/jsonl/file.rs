@@ -14,7 +14,7 @@
 use super::record::Line;
 use super::storage::{Storage, StoredFile, System};
 use crate::clock::{Clock, MonoTime};
-use crate::event::Event;
+use crate::event::{Event, EventKind};
 use crate::sink::SinkError;
 use jiff::Timestamp;
 use std::io;
@@ -68,7 +68,10 @@ pub(super) struct LogFile {
     head_owed: bool,
     /// Events about the file itself that are still to be written.
     notes: Vec<u8>,
-    /// What goes out in one write.
+    /// The same, and those that are written, for other sinks.
+    events: Vec<Event>,
+    camera: Arc<str>,
+    /// Bytes of the next write.
     out: Vec<u8>,
     trouble: Option<Trouble>,
     checked: Option<MonoTime>,
@@ -106,12 +109,12 @@ impl Refusal {
     }
 
     fn event(&self) -> Event {
-        let name = match self {
-            Refusal::Floor { .. } => "disk_full",
-            Refusal::System { error, .. } if is_full(error) => "disk_full",
-            Refusal::System { .. } => "disk_error",
+        let kind = match self {
+            Refusal::Floor { .. } => EventKind::DiskFull,
+            Refusal::System { error, .. } if is_full(error) => EventKind::DiskFull,
+            Refusal::System { .. } => EventKind::DiskError,
         };
-        Event::new(name, &self.to_string())
+        Event::new(kind).message(self.to_string())
     }
 }
 
@@ -146,8 +149,9 @@ impl LogFile {
         path: &Path,
         options: LogOptions,
         clock: Arc<dyn Clock>,
+        camera: &str,
     ) -> Result<LogFile, SinkError> {
-        LogFile::open_in(Box::new(System), path, options, clock)
+        LogFile::open_in(Box::new(System), path, options, clock, camera)
     }
 
     fn open_in(
@@ -155,6 +159,7 @@ impl LogFile {
         path: &Path,
         options: LogOptions,
         clock: Arc<dyn Clock>,
+        camera: &str,
     ) -> Result<LogFile, SinkError> {
         let mut log = LogFile {
             storage,
@@ -168,6 +173,8 @@ impl LogFile {
             head: Vec::new(),
             head_owed: false,
             notes: Vec::new(),
+            events: Vec::new(),
+            camera: camera.into(),
             out: Vec::new(),
             trouble: None,
             checked: None,
@@ -319,10 +326,8 @@ impl LogFile {
                 Repair::Closed => self.torn = true, // the next write begins with a newline
                 Repair::Cut(bytes) => {
                     self.len -= bytes;
-                    self.note(&Event::new(
-                        "log_repaired",
-                        &format!("{bytes} bytes of a line cut short were removed"),
-                    ));
+                    let message = format!("{bytes} bytes of a line cut short were removed");
+                    self.note(Event::new(EventKind::LogRepaired).message(message));
                 }
             }
         }
@@ -359,10 +364,8 @@ impl LogFile {
             tracing::debug!("the log's folder: {error}");
         }
         let full = self.numbered(1).display().to_string();
-        self.note(&Event::new(
-            "rotated",
-            &format!("the file before is '{full}'"),
-        ));
+        let message = format!("the file before is '{full}'");
+        self.note(Event::new(EventKind::Rotated).message(message));
         Ok(())
     }
 
@@ -390,26 +393,29 @@ impl LogFile {
         self.file.as_ref().is_some_and(|file| file.is_regular())
     }
 
-    fn note(&mut self, event: &Event) {
-        push(&mut self.notes, self.clock.wall(), event);
+    fn note(&mut self, event: Event) {
+        push(&mut self.notes, self.clock.wall(), &self.camera, &event);
+        self.events.push(event);
+    }
+
+    /// Events of the file since the last call.
+    pub(super) fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
     }
 
     /// At the end of a gap: when and why it began, where the log does not say so yet, and its length.
     fn describe_gap(&mut self, now: MonoTime) {
         let Some(trouble) = &self.trouble else { return };
         if !trouble.noted {
-            push(&mut self.out, trouble.at, &trouble.event);
+            push(&mut self.out, trouble.at, &self.camera, &trouble.event);
         }
         let lines = self.lost - trouble.lost_before;
         let seconds = now.since(trouble.began).as_secs_f64();
-        let event = Event {
-            lines_lost: Some(lines),
-            ..Event::new(
-                "disk_recovered",
-                &format!("{lines} lines were lost in {seconds:.0} s"),
-            )
-        };
-        push(&mut self.out, self.clock.wall(), &event);
+        let event = Event::new(EventKind::DiskRecovered)
+            .message(format!("{lines} lines were lost in {seconds:.0} s"))
+            .field("lines_lost", lines);
+        push(&mut self.out, self.clock.wall(), &self.camera, &event);
+        self.events.push(event);
     }
 
     /// Writes `out`. What a failed write left behind is cut off again.
@@ -475,16 +481,17 @@ impl LogFile {
         if matches!(refusal, Refusal::Floor { .. }) {
             // there is room for this one line, and a reader learns at once why the log stops
             self.out.clear();
-            push(&mut self.out, trouble.at, &trouble.event);
+            push(&mut self.out, trouble.at, &self.camera, &trouble.event);
             trouble.noted = !self.torn && self.write_out().is_ok();
         }
+        self.events.push(trouble.event.clone());
         self.trouble = Some(trouble);
     }
 }
 
 /// Appends an event's line.
-fn push(bytes: &mut Vec<u8>, at: Timestamp, event: &Event) {
-    if let Err(error) = Line::event(at, event).write_to(bytes) {
+fn push(bytes: &mut Vec<u8>, at: Timestamp, camera: &str, event: &Event) {
+    if let Err(error) = Line::event(at, camera, event).write_to(bytes) {
         tracing::error!("a log line cannot be encoded: {error}");
     }
 }

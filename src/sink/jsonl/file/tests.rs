@@ -175,7 +175,7 @@ fn rig(disk: &Disk, options: LogOptions) -> Rig {
     let clock = Arc::new(SimClock::default());
     let shared = Arc::clone(&clock) as Arc<dyn Clock>;
     let storage = Box::new(disk.clone());
-    let mut log = LogFile::open_in(storage, Path::new("log"), options, shared).unwrap();
+    let mut log = LogFile::open_in(storage, Path::new("log"), options, shared, "test").unwrap();
     log.set_head(HEAD);
     Rig {
         disk: disk.clone(),
@@ -448,9 +448,9 @@ fn on_a_real_disk_a_second_process_is_refused_and_rotation_works() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
     let clock = || Arc::new(SimClock::default()) as Arc<dyn Clock>;
-    let mut log = LogFile::open(&path, rotating(1000, 1), clock()).unwrap();
+    let mut log = LogFile::open(&path, rotating(1000, 1), clock(), "test").unwrap();
     log.set_head(HEAD);
-    let second = LogFile::open(&path, LogOptions::default(), clock());
+    let second = LogFile::open(&path, LogOptions::default(), clock(), "test");
     let error = second.err().unwrap();
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert!(source.contains("another process"), "{source}");
