@@ -26,7 +26,7 @@ mod queue;
 mod stop;
 mod supervisor;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 
 pub use builder::PipelineBuilder;
 pub(crate) use builder::{run_info, sampler};

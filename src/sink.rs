@@ -9,6 +9,8 @@ mod message;
 pub mod picture;
 pub mod render;
 pub mod save;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod window;
 
 pub use message::{FrameMessage, Message};

@@ -153,7 +153,7 @@ fn lock(slot: &Slot) -> std::sync::MutexGuard<'_, Option<FrameMessage>> {
 mod tests {
     use super::*;
     use crate::event::{Event, EventKind};
-    use crate::pipeline::tests::frame_message;
+    use crate::sink::testing::frame_message;
     use jiff::Timestamp;
 
     fn event(number: u64) -> Message {

@@ -12,36 +12,13 @@ use crate::geometry::Size;
 use crate::message::Report;
 use crate::monitor::power::{PowerError, PowerMeter, Reading};
 use crate::sink::picture::PictureMaker;
-use crate::sink::{Flow, FrameMessage, Message, OTHER_MESSAGES, Queue};
-use crate::stats::{MeterInfo, Snapshot};
+use crate::sink::testing::message_of;
+use crate::sink::{Flow, Message, OTHER_MESSAGES, Queue};
+use crate::stats::MeterInfo;
 use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 use proptest::prelude::*;
 use std::path::Path;
 use std::sync::Mutex;
-
-/// The message of a frame without detections, with its picture.
-pub(crate) fn message_of(frame: Frame, pictures: &Arc<PictureMaker>) -> FrameMessage {
-    let report = Arc::new(Report {
-        run: Arc::new(RunInfo::of_labels("test", Labels::new(&[]))),
-        frame: frame.meta,
-        detections: Vec::new(),
-        times: crate::detection::StageTimes::default(),
-        dropped: 0,
-        stats: Arc::new(Snapshot::default()),
-    });
-    FrameMessage {
-        picture: Some(Arc::new(
-            pictures.picture(Arc::clone(&report), frame.pixels),
-        )),
-        report,
-    }
-}
-
-/// The message of a tiny frame.
-pub(crate) fn frame_message(id: u64) -> FrameMessage {
-    let pictures = PictureMaker::new(Labels::new(&[]), false);
-    message_of(frame(id), &pictures)
-}
 
 fn frame(id: u64) -> Frame {
     Frame::from_rgb(id, Size::new(8, 8), vec![0; 3 * 64])

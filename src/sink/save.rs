@@ -254,8 +254,8 @@ mod tests {
     use crate::clock::SystemClock;
     use crate::detection::Labels;
     use crate::frame::Frame;
-    use crate::pipeline::tests::message_of;
     use crate::sink::picture::PictureMaker;
+    use crate::sink::testing::message_of;
 
     fn frame(id: u64, side: u32) -> Frame {
         Frame::from_rgb(
