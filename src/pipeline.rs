@@ -14,7 +14,7 @@
 //! The end travels with the data: the capture stage sees the stop and returns, its channel
 //! disconnects, the detect stage drains it and returns, the queues disconnect, the sinks drain
 //! them and flush. A stage that fails or panics stops the run in the same way
-//! ([`supervisor`]); the error names it.
+//! (`pipeline/supervisor.rs`); the error names it.
 
 mod builder;
 mod capture;
@@ -43,10 +43,10 @@ use crate::monitor::power::Sampler;
 use crate::sink::{BoxedSink, Sink, SinkError};
 use crate::stats::Totals;
 use capture::CaptureStage;
-use control::Control;
+use control::{Control, ControlStage};
 use detect::DetectStage;
 use latest::{Policy, handoff};
-use outputs::Outputs;
+use outputs::{Inlet, Outputs};
 use std::sync::Arc;
 use std::time::Duration;
 use supervisor::Supervisor;
@@ -134,49 +134,36 @@ impl Pipeline {
     /// # Errors
     /// The first failure of any stage; the others have drained and flushed all the same.
     pub fn run(self, stop: &Stop) -> Result<Totals, PipelineError> {
-        let Pipeline {
-            metrics,
-            clock,
-            health,
-            ..
-        } = &self;
-        let (metrics, clock, health) = (Arc::clone(metrics), Arc::clone(clock), health.clone());
-        let mut stages = Supervisor::new(stop, &health);
-        let run = Arc::new(self.run);
+        let metrics = Arc::clone(&self.metrics);
+        let mut stages = Supervisor::new(stop, &self.health);
+        if let Some((sink, inlet)) = self.start(&mut stages, stop)? {
+            stages.run_here(sink.name(), move || inlet.serve(sink));
+        }
+        stages.join()?;
+        Ok(metrics.totals())
+    }
 
-        let mut all: Vec<&dyn Sink> = self.sinks.iter().map(|sink| &**sink as &dyn Sink).collect();
-        all.extend(self.local_sink.as_deref());
-        let (outputs, mut inlets) = Outputs::new(&all, &run, &metrics, &clock, stop);
-        let local_inlet = self.local_sink.is_some().then(|| inlets.pop()).flatten();
+    /// Starts all threads, sinks first; returns the sink that is to run in this one.
+    fn start(self, stages: &mut Supervisor, stop: &Stop) -> Result<LocalSink, PipelineError> {
+        let run = Arc::new(self.run);
+        let all = self.sinks.iter().map(|sink| &**sink as &dyn Sink);
+        let all: Vec<&dyn Sink> = all.chain(self.local_sink.as_deref()).collect();
+        let (outputs, mut inlets) = Outputs::new(&all, &run, &self.metrics, &self.clock, stop);
+        let local = self.local_sink.and_then(|sink| Some((sink, inlets.pop()?)));
         for (sink, inlet) in self.sinks.into_iter().zip(inlets) {
             stages.spawn(sink.name(), move || inlet.serve(sink))?;
         }
-
-        let (mut sampler, power_stop, power_metrics) =
-            (self.sampler, stop.clone(), Arc::clone(&metrics));
-        let power_outputs = outputs.clone();
-        stages.spawn("power", move || {
-            sampler.run(power_stop.signal(), &power_metrics, |event| {
-                power_outputs.event(event)
-            });
-            Ok(())
-        })?;
-
+        start_power(stages, self.sampler, stop, &self.metrics, &outputs)?;
         let (plans, new_plans) = handoff(Policy::Newest);
-        let (control, control_stop, control_outputs) =
-            (self.control, stop.clone(), outputs.clone());
-        let (control_clock, stats_interval) = (Arc::clone(&clock), self.stats_interval);
-        stages.spawn("control", move || {
-            control.run(
-                &control_stop,
-                &*control_clock,
-                stats_interval,
-                &plans,
-                &control_outputs,
-            );
-            Ok(())
-        })?;
-
+        let control = ControlStage {
+            control: self.control,
+            stop: stop.clone(),
+            clock: Arc::clone(&self.clock),
+            stats_interval: self.stats_interval,
+            plans,
+            outputs: outputs.clone(),
+        };
+        stages.spawn("control", move || control.run())?;
         let (frames, received) = handoff(match self.source.is_live() {
             true => Policy::Newest,
             false => Policy::Lossless(FRAMES_AHEAD),
@@ -185,8 +172,8 @@ impl Pipeline {
             source: self.source,
             frames,
             outputs: outputs.clone(),
-            metrics: Arc::clone(&metrics),
-            health: health.clone(),
+            metrics: Arc::clone(&self.metrics),
+            health: self.health.clone(),
             stop: stop.clone(),
         };
         let detect = DetectStage {
@@ -197,20 +184,33 @@ impl Pipeline {
             frames: received,
             outputs, // the last: the sinks end when no stage can send to them any more
             run,
-            metrics: Arc::clone(&metrics),
-            clock,
-            health,
+            metrics: self.metrics,
+            clock: self.clock,
+            health: self.health,
             remaining: self.max_frames,
             stop: stop.clone(),
         };
         stages.spawn("detect", move || detect.run())?;
         stages.spawn("capture", move || capture.run())?;
-        if let (Some(sink), Some(inlet)) = (self.local_sink, local_inlet) {
-            stages.run_here(sink.name(), move || inlet.serve(sink));
-        }
-        stages.join()?;
-        Ok(metrics.totals())
+        Ok(local)
     }
+}
+
+/// The sink that must stay in the caller's thread, with its end of the queue.
+type LocalSink = Option<(Box<dyn Sink>, Inlet)>;
+
+fn start_power(
+    stages: &mut Supervisor,
+    mut sampler: Sampler,
+    stop: &Stop,
+    metrics: &Arc<Metrics>,
+    outputs: &Outputs,
+) -> Result<(), PipelineError> {
+    let (stop, metrics, outputs) = (stop.clone(), Arc::clone(metrics), outputs.clone());
+    stages.spawn("power", move || {
+        sampler.run(stop.signal(), &metrics, |event| outputs.event(event));
+        Ok(())
+    })
 }
 
 /// An error with its causes on one line.

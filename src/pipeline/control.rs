@@ -3,13 +3,14 @@
 
 use super::latest::LatestSender;
 use super::outputs::Outputs;
-use super::{Stop, chain};
+use super::{PipelineError, Stop, chain};
 use crate::clock::Clock;
 use crate::detect::DetectPlan;
 use crate::event::{Event, EventKind};
 use crate::monitor::notify::Notifier;
 use crossbeam_channel::{Receiver, never, select};
 use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Settings that were read again.
@@ -50,42 +51,49 @@ impl Default for Control {
     }
 }
 
-impl Control {
+/// The control stage with everything that it serves.
+pub(super) struct ControlStage {
+    pub(super) control: Control,
+    pub(super) stop: Stop,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) stats_interval: Duration,
+    pub(super) plans: LatestSender<DetectPlan>,
+    pub(super) outputs: Outputs,
+}
+
+impl ControlStage {
     /// Serves until the run stops. New plans go to the detect stage, which takes them up between
     /// two frames; figures and events go to all sinks.
-    pub(super) fn run(
-        mut self,
-        stop: &Stop,
-        clock: &dyn Clock,
-        stats_interval: Duration,
-        plans: &LatestSender<DetectPlan>,
-        outputs: &Outputs,
-    ) {
-        let stats = clock.ticks(stats_interval);
-        let notify = self
-            .notifier
-            .as_ref()
-            .map_or_else(never, |notifier| clock.ticks(notifier.interval()));
+    pub(super) fn run(self) -> Result<(), PipelineError> {
+        let mut control = self.control;
+        let stats = self.clock.ticks(self.stats_interval);
+        let notify = match &control.notifier {
+            Some(notifier) => self.clock.ticks(notifier.interval()),
+            None => never(),
+        };
         loop {
             select! {
-                recv(stop.signal()) -> _ => break,
-                recv(stats) -> _ => outputs.stats(),
-                recv(notify) -> _ => self.notify(),
-                recv(self.news) -> news => match news {
-                    Ok(()) => self.notify(),
-                    Err(_) => self.news = never(),
+                recv(self.stop.signal()) -> _ => break,
+                recv(stats) -> _ => self.outputs.stats(),
+                recv(notify) -> _ => control.notify(),
+                recv(control.news) -> news => match news {
+                    Ok(()) => control.notify(),
+                    Err(_) => control.news = never(),
                 },
-                recv(self.reload_requests) -> request => match request {
-                    Ok(()) => outputs.event(self.reload(plans)),
-                    Err(_) => self.reload_requests = never(),
+                recv(control.reload_requests) -> request => match request {
+                    Ok(()) => self.outputs.event(control.reload(&self.plans)),
+                    Err(_) => control.reload_requests = never(),
                 },
             }
         }
-        if let Some(notifier) = &mut self.notifier {
+        if let Some(notifier) = &mut control.notifier {
             notifier.stopping();
         }
+        Ok(())
     }
+}
 
+impl Control {
     fn notify(&mut self) {
         if let Some(notifier) = &mut self.notifier {
             notifier.tick();
