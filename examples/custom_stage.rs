@@ -3,7 +3,7 @@
 //!     cargo run --release --example custom_stage -- 5
 //!
 //! prints one line a frame and one line a `crowd` event. In the program itself the same two
-//! types would be a file each, and a line each in `src/cli/stages.rs`.
+//! types would be a file each, and a name each in the lists of `src/sink.rs` and `src/analyse.rs`.
 
 use std::error::Error;
 use std::io::{self, Write};

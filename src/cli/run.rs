@@ -177,7 +177,11 @@ fn window(settings: &Settings) -> Option<Window> {
 }
 
 fn sink_failure(error: SinkError) -> Failure {
-    Failure::new(RUN_FAILED, error)
+    let code = match error {
+        SinkError::Options { .. } => super::CONFIG,
+        _ => RUN_FAILED,
+    };
+    Failure::new(code, error)
 }
 
 fn failure(error: PipelineError) -> Failure {
