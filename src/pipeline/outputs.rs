@@ -170,8 +170,9 @@ impl Inlet {
                 },
                 recv(upkeep) -> _ => sink.upkeep(),
             };
-            self.losses
-                .add(sink.lost() - std::mem::replace(&mut lost, sink.lost()));
+            let (total, before) = (sink.lost(), lost);
+            self.losses.add(total.saturating_sub(before));
+            lost = total;
             for event in sink.take_events() {
                 if let Some(outputs) = self.outputs.upgrade() {
                     outputs.event(event, Some(self.index));
