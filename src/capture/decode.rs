@@ -1,8 +1,8 @@
-//! From what a source delivers to packed RGB.
+//! Decoding of frames and image files to packed RGB.
 //!
-//! YUYV, UYVY, NV12 and I420 are BT.601 with limited range (16..=235) unless a camera's driver says
-//! otherwise; other programs are asked for that. JPEG is BT.601 with full range, which its decoder
-//! knows.
+//! YUYV, UYVY, NV12 and I420 are BT.601 with limited range (16..=235) unless a camera's driver
+//! reports another coding; other programs are configured to send that one. JPEG (JFIF) is BT.601
+//! with full range, which its decoder applies.
 
 use crate::frame::{FramePool, PixelFormat, PooledBuf};
 use crate::geometry::Size;
@@ -18,12 +18,12 @@ use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
-/// Longest side of a picture that is decoded at all.
+/// Maximum side of an image or frame, in pixels.
 pub const MAX_SIDE: u32 = 16_384;
-/// Most pixels of a picture that is decoded at all: 64 Mpx are 192 MB of RGB.
+/// Maximum pixels of an image or frame: 64 Mpx are 192 MB of RGB.
 const MAX_PIXELS: u64 = 64 << 20;
 
-/// Why bytes are not a picture.
+/// A frame that cannot be decoded.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     /// Fewer or more bytes than the format has at this size.
@@ -33,56 +33,56 @@ pub enum DecodeError {
         format: PixelFormat,
         /// Frame size.
         size: Size,
-        /// Bytes that it has.
+        /// Bytes of a complete frame.
         expected: usize,
-        /// Bytes that came.
+        /// Bytes received.
         got: usize,
     },
-    /// The driver's word for it.
+    /// The driver flagged the frame as corrupt (`V4L2_BUF_FLAG_ERROR`).
     #[error("the driver marked it as damaged")]
     Flagged,
     /// A damaged JPEG.
     #[error("damaged JPEG: {0}")]
     Jpeg(String),
-    /// A colour conversion that the library refused.
+    /// The colour conversion failed.
     #[error("cannot convert a {format} frame of {size}: {reason}")]
     Convert {
         /// Pixel format.
         format: PixelFormat,
         /// Frame size.
         size: Size,
-        /// What the library said.
+        /// The library's error.
         reason: String,
     },
 }
 
-/// Why a picture file cannot be used.
+/// An image file that cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// The file could not be read.
-    #[error("cannot read the picture '{}'", path.display())]
+    #[error("cannot read the image '{}'", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// Nothing in it.
-    #[error("the picture '{}' is empty (0 bytes)", path.display())]
+    /// The file has no bytes.
+    #[error("the image '{}' is empty (0 bytes)", path.display())]
     Empty {
         /// The file.
         path: PathBuf,
     },
-    /// Damaged, cut short, or not a picture.
-    #[error("'{}' is not a readable picture (JPEG, PNG, WebP or BMP): {reason}", path.display())]
+    /// Damaged, truncated, or not an image.
+    #[error("'{}' is not a readable image (JPEG, PNG, WebP or BMP): {reason}", path.display())]
     Decode {
         /// The file.
         path: PathBuf,
-        /// What the decoder said.
+        /// The decoder's error.
         reason: String,
     },
-    /// Larger than is sensible.
-    #[error("the picture '{}' is {size}: at most {MAX_SIDE} pixels a side and {} megapixels are read; scale it down",
+    /// Larger than [`MAX_SIDE`] or 64 megapixels.
+    #[error("the image '{}' is {size}: expected at most {MAX_SIDE} pixels per side and {} megapixels; scale it down",
         path.display(), MAX_PIXELS >> 20)]
     TooLarge {
         /// The file.
@@ -92,12 +92,12 @@ pub enum ImageError {
     },
 }
 
-/// How the numbers of YUV formats stand for colours.
+/// Colour coding of YUV formats: matrix and range.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct YuvCoding {
     /// Weights of red, green and blue in luma.
     pub matrix: YuvStandardMatrix,
-    /// Whether black is 16 or 0.
+    /// Limited (black is 16) or full (black is 0).
     pub range: YuvRange,
 }
 
@@ -110,11 +110,11 @@ impl Default for YuvCoding {
     }
 }
 
-/// Converts one frame to RGB, in a buffer from `pool`. A JPEG brings its own size; `coding` is for
-/// YUV formats.
+/// Converts one frame to packed RGB (`[height, width, 3]`), in a buffer from `pool`. Returns the
+/// size with it: a JPEG has its own, every other format uses `size`. `coding` is for YUV formats.
 ///
 /// # Errors
-/// When the bytes are too few, too many or damaged.
+/// If the bytes are too few, too many or damaged.
 pub fn to_rgb(
     format: PixelFormat,
     size: Size,
@@ -155,7 +155,7 @@ pub fn to_rgb(
     Ok((size, rgb))
 }
 
-/// Bytes of a frame without row padding; 0 for JPEG, whose length varies.
+/// Bytes of a frame without row padding; 0 for JPEG, which has no fixed length.
 pub fn frame_len(format: PixelFormat, size: Size) -> usize {
     let chroma_rows = (size.height as usize).div_ceil(2);
     match format {
@@ -227,7 +227,7 @@ fn yuv_to_rgb(
 
 fn jpeg_to_rgb(bytes: &[u8], pool: &FramePool) -> Result<(Size, PooledBuf), DecodeError> {
     let bad = |reason: String| DecodeError::Jpeg(reason);
-    // A JPEG that was cut short decodes to a half grey picture in most decoders: look for its end.
+    // Most decoders return a half grey image for a truncated JPEG: require the end marker.
     let end = bytes
         .iter()
         .rposition(|&b| b != 0)
@@ -251,7 +251,7 @@ fn jpeg_to_rgb(bytes: &[u8], pool: &FramePool) -> Result<(Size, PooledBuf), Deco
     let size = Size::new(width as u32, height as u32);
     if size.area() as u64 > MAX_PIXELS {
         return Err(bad(format!(
-            "{size} is more than the {} megapixels that are read",
+            "expected at most {} megapixels, got {size}",
             MAX_PIXELS >> 20
         )));
     }
@@ -262,17 +262,18 @@ fn jpeg_to_rgb(bytes: &[u8], pool: &FramePool) -> Result<(Size, PooledBuf), Deco
     Ok((size, rgb))
 }
 
-/// Whether a JPEG's end marker follows its last scan. Decoders make a half grey picture of a JPEG that
-/// was cut short; compressed data itself never holds either marker.
-pub(crate) fn jpeg_is_whole(bytes: &[u8]) -> bool {
+/// Whether the end marker (EOI) follows the last scan (SOS), so that the JPEG is not truncated:
+/// most decoders return a half grey image for a truncated one. Compressed data never contains
+/// either marker (ITU-T T.81, B.1.1.5: 0xff is followed by a stuffed 0x00).
+pub(crate) fn jpeg_is_complete(bytes: &[u8]) -> bool {
     let marker = |code: u8| bytes.windows(2).rposition(|pair| pair == [0xff, code]);
     marker(0xda).is_some_and(|scan| marker(0xd9).is_some_and(|end| end > scan))
 }
 
-/// Reads a picture file as RGB, upright as its EXIF orientation says.
+/// Reads an image file as packed RGB (`[height, width, 3]`), rotated by its EXIF orientation.
 ///
 /// # Errors
-/// When the file cannot be read, is damaged, or is larger than is sensible.
+/// If the file cannot be read, is damaged, or is too large.
 pub fn load_image(path: &Path) -> Result<(Size, Vec<u8>), ImageError> {
     let read = |source| ImageError::Read {
         path: path.to_owned(),
@@ -291,7 +292,7 @@ pub fn load_image(path: &Path) -> Result<(Size, Vec<u8>), ImageError> {
     let mut reader = ImageReader::new(Cursor::new(&bytes))
         .with_guessed_format()
         .map_err(read)?;
-    if reader.format() == Some(ImageFormat::Jpeg) && !jpeg_is_whole(&bytes) {
+    if reader.format() == Some(ImageFormat::Jpeg) && !jpeg_is_complete(&bytes) {
         return Err(decode(
             "the JPEG has no end: the file was cut short".to_owned(),
         ));
@@ -309,9 +310,9 @@ pub fn load_image(path: &Path) -> Result<(Size, Vec<u8>), ImageError> {
         });
     }
     let orientation = decoder.orientation().map_err(|e| decode(e.to_string()))?;
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| decode(e.to_string()))?;
-    picture.apply_orientation(orientation);
-    let rgb = picture.into_rgb8();
+    let mut image = DynamicImage::from_decoder(decoder).map_err(|e| decode(e.to_string()))?;
+    image.apply_orientation(orientation);
+    let rgb = image.into_rgb8();
     Ok((Size::new(rgb.width(), rgb.height()), rgb.into_raw()))
 }
 

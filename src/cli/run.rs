@@ -30,7 +30,7 @@ pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
     let spec = source(&settings, in_file)?;
     let save = settings.save.as_deref();
     match &spec {
-        SourceSpec::Pictures(path) => keep_apart(save, std::iter::once(path.as_path()))?,
+        SourceSpec::Images(path) => keep_apart(save, std::iter::once(path.as_path()))?,
         SourceSpec::Clip(path) => keep_clip(save, path)?,
         SourceSpec::Ffmpeg(input) => keep_clip(save, Path::new(input))?,
         _ => {}

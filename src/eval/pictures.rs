@@ -1,7 +1,7 @@
 //! Where a data set's pictures lie: a folder, or a tar that is read in place.
 
 use super::dataset::DatasetError;
-use crate::capture::decode::jpeg_is_whole;
+use crate::capture::decode::jpeg_is_complete;
 use crate::geometry::Size;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 use std::collections::HashMap;
@@ -214,7 +214,7 @@ fn decode(bytes: &[u8], expected: Option<Size>) -> Result<(Size, Vec<u8>), Strin
     let reader = ImageReader::new(Cursor::new(bytes))
         .with_guessed_format()
         .map_err(|e| e.to_string())?;
-    if reader.format() == Some(ImageFormat::Jpeg) && !jpeg_is_whole(bytes) {
+    if reader.format() == Some(ImageFormat::Jpeg) && !jpeg_is_complete(bytes) {
         return Err("the JPEG has no end: the file was cut short".to_owned());
     }
     let decoder = reader.into_decoder().map_err(|e| e.to_string())?;
