@@ -335,7 +335,7 @@ fn a_failing_detector_names_the_picture() {
         },
     )
     .unwrap_err();
-    assert_eq!(error.to_string(), "detection failed on the picture '2.png'");
+    assert_eq!(error.to_string(), "detection failed on the image '2.png'");
     assert!(
         matches!(error, EvalError::Detect { source, .. } if source.to_string() == "the device is gone")
     );
@@ -378,7 +378,7 @@ fn pictures_of_another_size_or_damaged_are_refused() {
     set.annotate(&annotations);
     let error = Dataset::open(set.folder())
         .unwrap()
-        .check_pictures()
+        .check_images()
         .unwrap_err();
     assert!(error.to_string().contains("../annotations.json"), "{error}");
 }

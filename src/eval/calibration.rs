@@ -1,8 +1,8 @@
-//! Ranges for int8: what the values of every layer are, measured on pictures.
+//! int8 calibration: activation ranges of every layer, measured on images.
 //!
-//! A byte has 256 steps, so a range is a choice: up to the largest value, and small ones are
-//! coarse; less, and large ones are clamped. The range kept is the one with the least mean
-//! squared error over a histogram of the values seen.
+//! A byte has 256 levels, so a range is a trade-off: a large range rounds small values coarsely, a
+//! small range clamps large ones. The chosen range has the lowest mean squared error over a
+//! histogram of the values.
 
 use crate::engine::EngineError;
 use crate::engine::reference::ReferenceEngine;
@@ -11,38 +11,38 @@ use crate::network::graph::{Graph, Op};
 use crate::tensor::Batch;
 use candle_core::{Device, Tensor};
 
-/// Bins of a histogram: the largest range has eight to a step.
+/// Bins of a histogram: about eight per quantisation level at the largest range.
 const BINS: usize = 2048;
-/// Steps of a byte.
-const STEPS: f64 = 255.0;
+/// Quantisation intervals of a byte.
+const LEVELS: f64 = 255.0;
 
-/// Measures the ranges of a model's activations, one picture at a time.
+/// Measures the ranges of a model's activations.
 pub struct Calibration {
     engine: ReferenceEngine,
-    /// By graph node, of those that have a range.
+    /// By graph node; `None` for nodes without a range.
     histograms: Vec<Option<Histogram>>,
-    pictures: usize,
+    images: usize,
 }
 
 impl Calibration {
-    /// Nothing measured yet.
+    /// A calibration without measurements.
     ///
     /// # Errors
-    /// When candle refuses the weights.
+    /// If candle refuses the weights.
     pub fn new(model: &Model) -> Result<Calibration, EngineError> {
         Ok(Calibration {
             engine: ReferenceEngine::new(model, &Device::Cpu)?,
             histograms: ranged(&model.graph)
                 .map(|ranged| ranged.then(Histogram::default))
                 .collect(),
-            pictures: 0,
+            images: 0,
         })
     }
 
-    /// Adds a batch of pictures.
+    /// Measures the activations of a batch of images.
     ///
     /// # Errors
-    /// When the pictures do not fit the network, or candle fails.
+    /// If the input size does not fit the network, or candle fails.
     pub fn add(&mut self, input: &Batch) -> Result<(), EngineError> {
         let values = self.engine.forward_pictures(input)?;
         let nodes = &self.engine.graph().nodes;
@@ -54,15 +54,15 @@ impl Calibration {
             })?;
             values.into_iter().for_each(|value| histogram.add(value));
         }
-        self.pictures += input.batch;
+        self.images += input.batch;
         Ok(())
     }
 
-    /// The ranges.
+    /// The ranges of all images so far.
     pub fn finish(&self) -> Int8 {
         let nodes = self.engine.graph().nodes.iter();
         Int8 {
-            pictures: self.pictures,
+            pictures: self.images,
             ranges: nodes
                 .zip(&self.histograms)
                 .filter_map(|(node, histogram)| {
@@ -73,8 +73,8 @@ impl Calibration {
     }
 }
 
-/// Whether each node's values become bytes with a range of their own: those that a layer
-/// computes, except logits.
+/// For each node, whether its values are quantised with a range of their own: outputs of layers
+/// except logits.
 fn ranged(graph: &Graph) -> impl Iterator<Item = bool> {
     graph.nodes.iter().map(|node| match &node.op {
         Op::Conv(conv) => conv.relu,
@@ -87,10 +87,10 @@ fn flat(value: &Tensor) -> candle_core::Result<Vec<f32>> {
     value.flatten_all()?.to_vec1::<f32>()
 }
 
-/// Counts of non-negative values, in bins that widen as larger values come.
+/// Histogram of non-negative values; its bins widen as larger values are added.
 struct Histogram {
     counts: Vec<u64>,
-    /// What the last bin ends with.
+    /// Upper end of the last bin.
     end: f32,
 }
 
@@ -106,7 +106,7 @@ impl Default for Histogram {
 impl Histogram {
     fn add(&mut self, value: f32) {
         if value <= 0.0 {
-            return; // zero is exact whatever the range
+            return; // zero is exact with every range
         }
         while value >= self.end && self.end < f32::MAX / 2.0 {
             self.widen(value);
@@ -115,7 +115,7 @@ impl Histogram {
         self.counts[bin.min(BINS - 1)] += 1;
     }
 
-    /// Doubles the bins' width, or sets it where nothing is counted yet.
+    /// Doubles the width of the bins, or sets it while the histogram is empty.
     fn widen(&mut self, value: f32) {
         if self.counts.iter().all(|&count| count == 0) {
             self.end = 2.0 * value;
@@ -128,15 +128,15 @@ impl Histogram {
         self.end *= 2.0;
     }
 
-    /// The end of the range with the least mean squared error.
+    /// Upper end of the range with the lowest mean squared error.
     fn range(&self) -> f32 {
         let width = f64::from(self.end) / BINS as f64;
         let Some(last) = self.counts.iter().rposition(|&count| count > 0) else {
-            return 1.0; // never anything but zero: any range will do
+            return 1.0; // all values are zero: any range is exact
         };
         let error = |bins: usize| {
             let end = bins as f64 * width;
-            let rounding = (end / STEPS).powi(2) / 12.0;
+            let rounding = (end / LEVELS).powi(2) / 12.0;
             let of_bin = |(bin, &count): (usize, &u64)| {
                 let beyond = ((bin as f64 + 0.5) * width - end).max(0.0);
                 count as f64

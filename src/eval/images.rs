@@ -1,4 +1,4 @@
-//! Where a data set's pictures lie: a folder, or a tar that is read in place.
+//! The images of a data set: in a folder, or in a tar that is read without unpacking.
 
 use super::dataset::DatasetError;
 use crate::capture::decode::jpeg_is_complete;
@@ -12,34 +12,33 @@ use std::path::{Component, Path, PathBuf};
 /// The annotation file's name in a folder and in a tar.
 const ANNOTATIONS: &str = "annotations.json";
 
-/// Reads pictures by the name that the annotations give them.
+/// Reads images by their name in the annotations.
 #[derive(Debug)]
-pub(super) enum Pictures {
+pub(super) enum Images {
     /// `DIR/images/*`.
     Folder(PathBuf),
     /// `NAME/images/*` in an uncompressed tar.
-    Tar(TarPictures),
+    Tar(TarImages),
 }
 
-/// An open tar and where its files begin.
+/// An open tar and the positions of its files.
 #[derive(Debug)]
-pub(super) struct TarPictures {
+pub(super) struct TarImages {
     path: PathBuf,
     file: File,
-    /// Path inside the tar → first byte and length.
-    entries: HashMap<String, (u64, u64)>,
+    entries: TarIndex,
     /// Folder of the annotation file, empty or ending in `/`.
     root: String,
 }
 
-/// The annotation file: where it is from, for messages, and its bytes.
+/// The annotation file: its path, for messages, and its bytes.
 pub(super) struct AnnotationFile {
     pub(super) origin: String,
     pub(super) bytes: Vec<u8>,
 }
 
 /// Opens a folder or a tar and reads its annotation file.
-pub(super) fn open(path: &Path) -> Result<(Pictures, AnnotationFile), DatasetError> {
+pub(super) fn open(path: &Path) -> Result<(Images, AnnotationFile), DatasetError> {
     let metadata = std::fs::metadata(path).map_err(read_error(path))?;
     if metadata.is_dir() {
         open_folder(path)
@@ -48,7 +47,7 @@ pub(super) fn open(path: &Path) -> Result<(Pictures, AnnotationFile), DatasetErr
     }
 }
 
-fn open_folder(path: &Path) -> Result<(Pictures, AnnotationFile), DatasetError> {
+fn open_folder(path: &Path) -> Result<(Images, AnnotationFile), DatasetError> {
     let annotations = path.join(ANNOTATIONS);
     let bytes = std::fs::read(&annotations).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => DatasetError::NoAnnotations {
@@ -60,10 +59,10 @@ fn open_folder(path: &Path) -> Result<(Pictures, AnnotationFile), DatasetError> 
         origin: annotations.display().to_string(),
         bytes,
     };
-    Ok((Pictures::Folder(path.join("images")), file))
+    Ok((Images::Folder(path.join("images")), file))
 }
 
-fn open_tar(path: &Path) -> Result<(Pictures, AnnotationFile), DatasetError> {
+fn open_tar(path: &Path) -> Result<(Images, AnnotationFile), DatasetError> {
     let file = File::open(path).map_err(read_error(path))?;
     let (file, entries) = index(file).map_err(|source| DatasetError::Tar {
         path: path.to_owned(),
@@ -91,7 +90,7 @@ fn open_tar(path: &Path) -> Result<(Pictures, AnnotationFile), DatasetError> {
             });
         }
     };
-    let mut tar = TarPictures {
+    let mut tar = TarImages {
         path: path.to_owned(),
         file,
         entries,
@@ -100,7 +99,7 @@ fn open_tar(path: &Path) -> Result<(Pictures, AnnotationFile), DatasetError> {
     let bytes = tar.read(&name).map_err(read_error(path))?;
     let origin = format!("{}:{name}", path.display());
     Ok((
-        Pictures::Tar(tar),
+        Images::Tar(tar),
         AnnotationFile {
             origin,
             bytes: bytes.unwrap_or_default(),
@@ -108,11 +107,18 @@ fn open_tar(path: &Path) -> Result<(Pictures, AnnotationFile), DatasetError> {
     ))
 }
 
-/// Offset and length of each file of a tar, by name.
-type Index = HashMap<String, (u64, u64)>;
+/// Position of a file in the tar, in bytes.
+#[derive(Clone, Copy, Debug)]
+struct TarEntry {
+    start: u64,
+    len: u64,
+}
 
-/// Notes where each file of the tar begins, reading headers only.
-fn index(file: File) -> io::Result<(File, Index)> {
+/// Each file of a tar, by its path inside the tar.
+type TarIndex = HashMap<String, TarEntry>;
+
+/// Finds the position of each file of the tar; reads the headers only.
+fn index(file: File) -> io::Result<(File, TarIndex)> {
     let mut archive = tar::Archive::new(file);
     let mut entries = HashMap::new();
     for entry in archive.entries_with_seek()? {
@@ -120,16 +126,17 @@ fn index(file: File) -> io::Result<(File, Index)> {
         if entry.header().entry_type().is_file() {
             let name = entry.path()?.to_string_lossy().into_owned();
             let name = name.strip_prefix("./").unwrap_or(&name).to_owned();
-            entries.insert(name, (entry.raw_file_position(), entry.size()));
+            let (start, len) = (entry.raw_file_position(), entry.size());
+            entries.insert(name, TarEntry { start, len });
         }
     }
     Ok((archive.into_inner(), entries))
 }
 
-impl TarPictures {
-    /// The bytes of one file; `None` when the tar has none of that name.
+impl TarImages {
+    /// The bytes of one file; `None` if the tar has no file of that name.
     fn read(&mut self, name: &str) -> io::Result<Option<Vec<u8>>> {
-        let Some(&(start, len)) = self.entries.get(name) else {
+        let Some(&TarEntry { start, len }) = self.entries.get(name) else {
             return Ok(None);
         };
         self.file.seek(SeekFrom::Start(start))?;
@@ -140,26 +147,26 @@ impl TarPictures {
         }
         Err(io::Error::new(
             io::ErrorKind::UnexpectedEof,
-            format!("'{name}' has {len} bytes in the tar's index, got {got}: the tar is cut short"),
+            format!("'{name}' has {len} bytes by its tar header, got {got}: the tar is cut short"),
         ))
     }
 }
 
-impl Pictures {
-    /// For messages: the path a person would look at.
+impl Images {
+    /// Path of an image, for messages.
     fn describe(&self, name: &str) -> String {
         match self {
-            Pictures::Folder(folder) => folder.join(name).display().to_string(),
-            Pictures::Tar(tar) => format!("{}:{}images/{name}", tar.path.display(), tar.root),
+            Images::Folder(folder) => folder.join(name).display().to_string(),
+            Images::Tar(tar) => format!("{}:{}images/{name}", tar.path.display(), tar.root),
         }
     }
 
-    /// Whether the picture is there, without reading it.
+    /// Checks that the image exists, without reading it.
     pub(super) fn check(&self, name: &str) -> Result<(), DatasetError> {
         let there = is_inside(name)
             && match self {
-                Pictures::Folder(folder) => folder.join(name).is_file(),
-                Pictures::Tar(tar) => tar
+                Images::Folder(folder) => folder.join(name).is_file(),
+                Images::Tar(tar) => tar
                     .entries
                     .contains_key(&format!("{}images/{name}", tar.root)),
             };
@@ -169,9 +176,9 @@ impl Pictures {
         }
     }
 
-    /// Reads and decodes one picture as it is stored, its EXIF orientation left alone: boxes are
-    /// in stored pixels. A picture of another size than the annotations say is refused, because
-    /// its boxes would be in the wrong places.
+    /// Reads and decodes one image to packed RGB (`[height, width, 3]`). The EXIF orientation is not
+    /// applied: annotated boxes are in stored pixels. An image whose size differs from the
+    /// annotated one is an error, because its boxes would be misplaced.
     pub(super) fn read(
         &mut self,
         name: &str,
@@ -179,8 +186,8 @@ impl Pictures {
     ) -> Result<(Size, Vec<u8>), DatasetError> {
         self.check(name)?;
         let bytes = match self {
-            Pictures::Folder(folder) => std::fs::read(folder.join(name)).map(Some),
-            Pictures::Tar(tar) => {
+            Images::Folder(folder) => std::fs::read(folder.join(name)).map(Some),
+            Images::Tar(tar) => {
                 let entry = format!("{}images/{name}", tar.root);
                 tar.read(&entry)
             }
@@ -190,20 +197,20 @@ impl Pictures {
             source,
         })?;
         let bytes = bytes.ok_or_else(|| self.missing(name))?;
-        decode(&bytes, expected).map_err(|reason| DatasetError::Picture {
-            picture: self.describe(name),
+        decode(&bytes, expected).map_err(|reason| DatasetError::Image {
+            image: self.describe(name),
             reason,
         })
     }
 
     fn missing(&self, name: &str) -> DatasetError {
-        DatasetError::MissingPicture {
-            picture: self.describe(name),
+        DatasetError::MissingImage {
+            image: self.describe(name),
         }
     }
 }
 
-/// A name that stays in the images folder.
+/// Whether a name stays inside the images folder.
 fn is_inside(name: &str) -> bool {
     Path::new(name)
         .components()
@@ -223,8 +230,8 @@ fn decode(bytes: &[u8], expected: Option<Size>) -> Result<(Size, Vec<u8>), Strin
     if let Some(expected) = expected.filter(|&expected| expected != size) {
         return Err(format!("the annotations say {expected}, got {size}"));
     }
-    let picture = DynamicImage::from_decoder(decoder).map_err(|e| e.to_string())?;
-    Ok((size, picture.into_rgb8().into_raw()))
+    let image = DynamicImage::from_decoder(decoder).map_err(|e| e.to_string())?;
+    Ok((size, image.into_rgb8().into_raw()))
 }
 
 fn read_error(path: &Path) -> impl Fn(io::Error) -> DatasetError {
