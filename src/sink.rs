@@ -21,8 +21,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What happens to frames that a sink has no time for. Other messages are never replaced; up to
-/// [`OTHER_MESSAGES`] of them wait, and more are counted as lost.
+/// Policy for frames that arrive faster than a sink accepts them. Other messages are never replaced;
+/// up to [`OTHER_MESSAGES`] of them wait, further ones are counted as lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Queue {
     /// One frame waits; a newer one replaces it.
@@ -36,41 +36,40 @@ pub enum Queue {
 /// Messages other than frames that may wait in a sink's queue.
 pub const OTHER_MESSAGES: usize = 1024;
 
-/// Whether the run goes on.
+/// Whether the run continues after a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
-    /// It does.
+    /// It continues.
     Continue,
-    /// The run is to stop; the reason for the log.
+    /// It stops, with the reason for the log.
     Stop(&'static str),
 }
 
-/// An output of the run. It lives in one thread; all calls come from there.
+/// An output of the run. All calls come from one thread.
 pub trait Sink {
-    /// A short name for threads, messages and figures, such as `log`.
+    /// Short name for threads, messages and metrics, such as `log`.
     fn name(&self) -> &'static str;
 
-    /// The queue before this sink.
+    /// Policy of the queue before this sink.
     fn queue(&self) -> Queue;
 
-    /// Whether frames come with their pixels. Without need of them a queue costs no memory for
-    /// pictures.
+    /// Whether frames are sent with their pixels. If not, the queue holds no pixels in memory.
     fn needs_pictures(&self) -> bool {
         false
     }
 
-    /// Takes the next message.
+    /// Receives the next message.
     ///
     /// # Errors
-    /// When the sink cannot go on. This ends the run; what may pass is the sink's own to handle.
+    /// If the sink cannot continue. This ends the run; temporary failures are handled in the sink.
     fn accept(&mut self, message: &Message) -> Result<Flow, SinkError>;
 
-    /// The longest time between two calls of [`Sink::upkeep`].
+    /// Maximum time between two calls of [`Sink::upkeep`].
     fn upkeep_interval(&self) -> Duration {
         Duration::from_secs(1)
     }
 
-    /// Called every [`Sink::upkeep_interval`] whether or not messages come.
+    /// Called every [`Sink::upkeep_interval`], with or without messages.
     ///
     /// # Errors
     /// As [`Sink::accept`].
@@ -78,7 +77,7 @@ pub trait Sink {
         Ok(Flow::Continue)
     }
 
-    /// Messages that the sink took and then lost, such as on a full disk; since the start.
+    /// Messages that the sink received but lost, such as on a full disk, since the start.
     fn lost(&self) -> u64 {
         0
     }
@@ -88,22 +87,22 @@ pub trait Sink {
         Vec::new()
     }
 
-    /// Completes the output: called once after the last message, also after an error.
+    /// Completes the output. Called once after the last message, also after an error.
     ///
     /// # Errors
-    /// When the output is not complete.
+    /// If the output is incomplete.
     fn finish(self: Box<Self>) -> Result<(), SinkError> {
         Ok(())
     }
 }
 
-/// A sink that can move to a thread of its own.
+/// A sink that can run in a thread of its own.
 pub type BoxedSink = Box<dyn Sink + Send>;
 
-/// What an output may know when it is opened.
+/// Properties of the run that an output needs when it is opened.
 #[derive(Clone, Debug)]
 pub struct SinkContext {
-    /// Whether frames come by themselves (a camera), so that late is worse than lost.
+    /// Whether the source is live (a camera), so that a lost frame is better than a late one.
     pub live: bool,
     /// Frames per second of the source, where known.
     pub fps: Option<f64>,
@@ -113,12 +112,12 @@ pub struct SinkContext {
     pub camera: Arc<str>,
 }
 
-/// An output that is configured by a table of its own in the settings file.
+/// An output that has a table of its own in the settings file.
 #[derive(Clone, Copy, Debug)]
 pub struct TableOutput {
     /// The table's name, which is the module's.
     pub table: &'static str,
-    /// Opens the output with the table's contents.
+    /// Opens the output with the contents of the table.
     pub open: fn(toml::Value, &SinkContext) -> Result<BoxedSink, SinkError>,
 }
 
@@ -127,21 +126,21 @@ macro_rules! table_outputs {
     ($($module:ident),* $(,)?) => {
         $(pub mod $module;)*
 
-        /// The outputs that are configured by a table `[NAME]` of the settings file.
+        /// The outputs that have a table `[NAME]` in the settings file.
         pub const TABLE_OUTPUTS: &[TableOutput] = &[
             $(TableOutput { table: stringify!($module), open: $module::open }),*
         ];
     };
 }
 
-// One line an output: its file is `src/sink/NAME.rs`, with a function
+// One line per output: its file is `src/sink/NAME.rs`, with a function
 // `open(options: toml::Value, context: &SinkContext) -> Result<BoxedSink, SinkError>`.
 table_outputs! {}
 
 /// An output that cannot be opened, written or completed.
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {
-    /// A file cannot be made or written.
+    /// A file cannot be created or written.
     #[error("cannot write {what} to '{}'", path.display())]
     Write {
         /// The kind of data.
@@ -151,15 +150,15 @@ pub enum SinkError {
         /// The system's error.
         source: std::io::Error,
     },
-    /// Lines are missing where none may be.
-    #[error("the log '{}' lacks {lines} lines that could not be written", path.display())]
+    /// Lines are missing from a log that must be complete.
+    #[error("the log '{}' is missing {lines} lines that could not be written", path.display())]
     Incomplete {
         /// The file.
         path: PathBuf,
         /// Number of lines.
         lines: u64,
     },
-    /// A picture cannot be encoded.
+    /// A frame cannot be encoded.
     #[error("cannot encode frame {frame} as JPEG: {reason}")]
     Encode {
         /// Frame id.
@@ -170,7 +169,7 @@ pub enum SinkError {
     /// A clip cannot be written.
     #[error(transparent)]
     Clip(#[from] crate::avi::AviError),
-    /// The output's own options are wrong.
+    /// The output's options are not valid.
     #[error("settings table [{table}]: {reason}")]
     Options {
         /// The table.

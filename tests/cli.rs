@@ -413,7 +413,7 @@ fn lines_that_standard_output_refuses_are_an_error() {
         .unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("lacks 5 lines"), "{stderr}");
+    assert!(stderr.contains("is missing 5 lines"), "{stderr}");
 }
 
 #[test]

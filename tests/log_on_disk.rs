@@ -88,7 +88,7 @@ fn a_full_device_costs_lines_not_the_detection() {
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(
-        said.contains("the log '/dev/full' lacks 21 lines"),
+        said.contains("the log '/dev/full' is missing 21 lines"),
         "{said}"
     );
 }

@@ -1,9 +1,8 @@
-//! The JSONL log, schema `vovcam.v1`: one object a line, `type` first.
+//! The JSONL log, schema `vovcam.v1`: one object per line, `type` first.
 //!
-//! `assets/vovcam.v1.schema.json` is the contract, docs/jsonl.md explains it. Unknown values are
-//! `null`, never 0 or "". Every line is one write, so that readers never see half a line while
-//! the program lives. A file is kept whole, within its size and off a full disk as
-//! [`file::LogOptions`] say.
+//! `assets/vovcam.v1.schema.json` is the schema, docs/jsonl.md explains it. Unknown values are
+//! `null`, never 0 or "". Every line is one write, so that readers do not see partial lines while
+//! the program runs. [`file::LogOptions`] sets rotation, the minimum free space and fsync.
 
 pub mod file;
 mod record;
@@ -19,16 +18,16 @@ use crate::message::RunInfo;
 use crate::stats::Snapshot;
 use file::{LogFile, LogOptions};
 use jiff::Timestamp;
-use record::Line;
+use record::LogLine;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Writes the log. After creation it never fails: a full disk costs lines, which are counted,
-/// and is noticed to be over.
+/// Writes the log. Once it is open, no call but [`JsonlWriter::finish`] fails: lines that cannot be
+/// written are counted as lost, and writing is retried.
 pub struct JsonlWriter {
     output: Output,
-    /// Known from the `run` line on.
+    /// Empty before the `run` line.
     camera: Arc<str>,
     line: Vec<u8>,
 }
@@ -38,12 +37,12 @@ enum Output {
     Stream(Stream),
 }
 
-/// Standard output, or whatever a library user has.
+/// Standard output, or the writer of a library user.
 struct Stream {
     writer: Box<dyn Write + Send>,
     lost: u64,
     failing: bool,
-    /// The other end of the pipe is closed.
+    /// The reader has closed its end of the pipe.
     reader_left: bool,
 }
 
@@ -51,7 +50,7 @@ impl JsonlWriter {
     /// Appends to a file without rotation, or writes to standard output when `dest` is `-`.
     ///
     /// # Errors
-    /// When the file cannot be opened for appending.
+    /// If the file cannot be opened for appending.
     pub fn create(dest: &str) -> Result<JsonlWriter, SinkError> {
         JsonlWriter::open(dest, LogOptions::default(), SystemClock::shared(), "")
     }
@@ -59,8 +58,8 @@ impl JsonlWriter {
     /// Appends to a file as `options` say, or writes to standard output when `dest` is `-`.
     ///
     /// # Errors
-    /// When the file cannot be opened for appending, other than for a disk that is full or
-    /// read-only: that may pass, and is treated as if it came later.
+    /// If the file cannot be opened for appending. A full or read-only disk is not an error here:
+    /// it is handled like one that fills up later.
     pub fn open(
         dest: &str,
         options: LogOptions,
@@ -81,7 +80,7 @@ impl JsonlWriter {
         })
     }
 
-    /// Writes to anything, for tests and other programs.
+    /// Writes to any writer, for tests and library users.
     pub fn to(output: Box<dyn Write + Send>) -> JsonlWriter {
         JsonlWriter {
             output: Output::Stream(Stream::to(output)),
@@ -90,43 +89,42 @@ impl JsonlWriter {
         }
     }
 
-    /// The log's first line, and the first line of every file that follows.
+    /// Writes the `run` line, and again as the first line of every further file.
     pub fn run(&mut self, run: &Arc<RunInfo>) {
         self.camera = Arc::clone(&run.camera);
-        if self.encode(&Line::run(run)) {
+        if self.encode(&LogLine::run(run)) {
             match &mut self.output {
-                Output::File(file) => file.set_head(&self.line),
+                Output::File(file) => file.set_header(&self.line),
                 Output::Stream(stream) => stream.write(&self.line),
             }
         }
     }
 
-    /// A frame's line.
+    /// Writes a `frame` line.
     pub fn frame(&mut self, report: &Report) {
-        self.write(&Line::frame(report));
+        self.write(&LogLine::frame(report));
     }
 
-    /// Figures of the moment.
+    /// Writes a `stats` line.
     pub fn stats(&mut self, ts: Timestamp, stats: &Snapshot) {
         let camera = Arc::clone(&self.camera);
-        self.write(&Line::stats(ts, &camera, stats));
+        self.write(&LogLine::stats(ts, &camera, stats));
     }
 
-    /// Something that happened.
+    /// Writes an `event` line.
     pub fn event(&mut self, ts: Timestamp, event: &Event) {
         let camera = Arc::clone(&self.camera);
-        self.write(&Line::event(ts, &camera, event));
+        self.write(&LogLine::event(ts, &camera, event));
     }
 
-    /// To be called every second or so: what is due to be forced to the disk is.
+    /// Syncs the file if [`LogOptions::fsync_interval`] has passed; call about every second.
     pub fn tick(&mut self) {
         if let Output::File(file) = &mut self.output {
             file.sync_if_due();
         }
     }
 
-    /// Events of the log file itself (rotation, disk) since the last call. They are in the log
-    /// already.
+    /// Events of the log file itself (rotation, disk) since the last call. The log has them already.
     pub fn take_events(&mut self) -> Vec<Event> {
         match &mut self.output {
             Output::File(file) => file.take_events(),
@@ -134,12 +132,12 @@ impl JsonlWriter {
         }
     }
 
-    /// Whether the reader of standard output has closed it: the log ends there.
+    /// Whether the reader of standard output has closed the pipe, which ends the log.
     pub fn reader_left(&self) -> bool {
         matches!(&self.output, Output::Stream(stream) if stream.reader_left)
     }
 
-    /// Lines that could not be written.
+    /// Number of lines that could not be written.
     pub fn lost(&self) -> u64 {
         match &self.output {
             Output::File(file) => file.lost(),
@@ -147,10 +145,11 @@ impl JsonlWriter {
         }
     }
 
-    /// Makes sure that what was written is on the disk. With `complete`, lost lines are an error.
+    /// Syncs the log to the disk. With `complete`, lost lines are an error.
     ///
     /// # Errors
-    /// When the system cannot promise that. A reader that closed its pipe has read enough.
+    /// If the sync fails or, with `complete`, if lines were lost. A closed pipe is not an error: the
+    /// reader has read all it wanted.
     pub fn finish(self, complete: bool) -> Result<(), SinkError> {
         match self.output {
             Output::File(file) => file.finish(complete),
@@ -167,7 +166,7 @@ impl JsonlWriter {
         }
     }
 
-    fn write(&mut self, line: &Line<'_>) {
+    fn write(&mut self, line: &LogLine<'_>) {
         if self.encode(line) {
             match &mut self.output {
                 Output::File(file) => file.append(&self.line),
@@ -176,8 +175,8 @@ impl JsonlWriter {
         }
     }
 
-    /// Whether the line could be encoded, which only a defect prevents.
-    fn encode(&mut self, line: &Line<'_>) -> bool {
+    /// Encodes a line; `false` on failure, which only a defect in this program causes.
+    fn encode(&mut self, line: &LogLine<'_>) -> bool {
         self.line.clear();
         line.write_to(&mut self.line)
             .map_err(|error| tracing::error!("a log line cannot be encoded: {error}"))
@@ -185,7 +184,7 @@ impl JsonlWriter {
     }
 }
 
-/// Log lines that may wait for the disk: 8 s of them at 30 frames per second.
+/// Log lines that may wait for the disk: 8 s at 30 frames per second.
 const QUEUE_LINES: usize = 256;
 
 /// The log as a sink.
@@ -195,8 +194,8 @@ pub struct LogSink {
 }
 
 impl LogSink {
-    /// Around a log. From a source that is not `live` no line may be lost: the detector waits,
-    /// and a log that lacks lines at the end is an error.
+    /// A sink that writes to `log`. If the source is not `live`, no line may be lost: the detector
+    /// waits for the log, and missing lines at the end are an error.
     pub fn new(log: JsonlWriter, live: bool) -> LogSink {
         LogSink { log, live }
     }

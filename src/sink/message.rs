@@ -12,16 +12,16 @@ use std::sync::Arc;
 pub enum Message {
     /// The run has begun.
     Run(Arc<RunInfo>),
-    /// A frame was searched.
+    /// The detector finished a frame.
     Frame(FrameMessage),
-    /// Figures, every `stats_interval` and at the end of the run.
+    /// Metrics, every `stats_interval` and at the end of the run.
     Stats {
-        /// Time of the figures.
+        /// Time of the metrics.
         ts: Timestamp,
-        /// The figures.
+        /// The metrics.
         stats: Arc<Snapshot>,
     },
-    /// Something happened.
+    /// An event, such as a lost camera.
     Event {
         /// Time of the event.
         ts: Timestamp,
@@ -33,8 +33,8 @@ pub enum Message {
 /// The result of one frame.
 #[derive(Clone, Debug)]
 pub struct FrameMessage {
-    /// Detections, times and figures.
+    /// Detections, stage times and metrics.
     pub report: Arc<Report>,
-    /// The pixels, for sinks that ask for them by [`super::Sink::needs_pictures`].
+    /// The pixels, for sinks that request them with [`super::Sink::needs_pictures`].
     pub picture: Option<Arc<Picture>>,
 }

@@ -1,5 +1,5 @@
-//! The picture of a frame with its boxes: drawn at most once and encoded at most once, by the
-//! first sink that needs it, and shared by all.
+//! Annotated frames. A [`Picture`] is drawn and encoded at most once, by the first sink that needs
+//! it, and shared by all sinks.
 
 use super::SinkError;
 use super::render::Overlay;
@@ -12,12 +12,12 @@ use image::codecs::jpeg::JpegEncoder;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// JPEG quality of annotated pictures, 1 to 100.
+/// JPEG quality of annotated frames, 1 to 100.
 const JPEG_QUALITY: u8 = 90;
-/// Buffers kept for reuse: as many pictures as wait in the queues of two sinks.
+/// Buffers kept for reuse: as many as wait in the queues of two sinks.
 const POOL_BUFFERS: usize = 8;
 
-/// Makes the pictures of one run and keeps their buffers for reuse.
+/// Creates the [`Picture`]s of one run and keeps their buffers for reuse.
 #[derive(Debug)]
 pub struct PictureMaker {
     overlay: Mutex<Overlay>,
@@ -29,7 +29,7 @@ pub struct PictureMaker {
 }
 
 impl PictureMaker {
-    /// For a run with these classes. `status_line`: whether the figures are drawn as well.
+    /// For a run with these classes. With `status_line`, the metrics are drawn as well.
     pub fn new(labels: Labels, status_line: bool) -> Arc<PictureMaker> {
         Arc::new(PictureMaker {
             overlay: Mutex::new(Overlay::new(labels)),
@@ -41,7 +41,8 @@ impl PictureMaker {
         })
     }
 
-    /// The picture of `report`, whose frame has these RGB `pixels`. Nothing is drawn yet.
+    /// The picture of `report`, whose frame has these RGB `pixels`. Drawing is deferred until a sink
+    /// needs it.
     pub fn picture(self: &Arc<Self>, report: Arc<Report>, pixels: Arc<PooledBuf>) -> Picture {
         Picture {
             maker: Arc::clone(self),
@@ -52,14 +53,14 @@ impl PictureMaker {
         }
     }
 
-    /// Pictures drawn and pictures encoded so far.
+    /// Number of pictures drawn and number of pictures encoded so far.
     pub fn counts(&self) -> (u64, u64) {
         (self.drawn.load(Relaxed), self.encoded.load(Relaxed))
     }
 
     fn draw(&self, report: &Report, pixels: &[u8]) -> PooledBuf {
         self.drawn.fetch_add(1, Relaxed);
-        // a copy: the frame's own pixels may have other readers
+        // a copy: other sinks may read the frame's own pixels
         let mut copy = self.pixels.take(pixels.len());
         copy.copy_from_slice(pixels);
         let (size, detections) = (report.frame.size, &report.detections);
@@ -81,7 +82,7 @@ impl PictureMaker {
     }
 }
 
-/// One frame's pixels, plain, annotated and as JPEG.
+/// The pixels of one frame: as captured, annotated, and as JPEG.
 #[derive(Debug)]
 pub struct Picture {
     maker: Arc<PictureMaker>,
@@ -97,12 +98,12 @@ impl Picture {
         self.report.frame.size
     }
 
-    /// RGB bytes of the frame as captured, rows without padding.
+    /// The captured frame, packed RGB (`[height, width, 3]`).
     pub fn rgb(&self) -> &[u8] {
         &self.pixels
     }
 
-    /// RGB bytes of the frame with boxes and figures drawn in.
+    /// The frame with boxes and, if enabled, the status line, packed RGB (`[height, width, 3]`).
     pub fn annotated(&self) -> &[u8] {
         let draw = || self.maker.draw(&self.report, &self.pixels);
         self.annotated.get_or_init(draw)
@@ -111,7 +112,7 @@ impl Picture {
     /// The annotated frame as JPEG.
     ///
     /// # Errors
-    /// When the encoder refuses the picture, such as one of more than 65,535 pixels a side.
+    /// If the frame cannot be encoded, such as one with a side of more than 65,535 pixels.
     pub fn jpeg(&self) -> Result<&[u8], SinkError> {
         let encode = || self.maker.encode(self.annotated(), self.size());
         match self.jpeg.get_or_init(encode) {

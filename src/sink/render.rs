@@ -1,4 +1,4 @@
-//! Boxes, labels and live figures drawn into a frame's own RGB bytes.
+//! Drawing of boxes, labels and live metrics into the RGB bytes of a frame.
 
 use crate::detection::Detection;
 use crate::detection::Labels;
@@ -16,8 +16,8 @@ use embedded_graphics::text::{Baseline, Text};
 use std::convert::Infallible;
 use std::fmt::Write;
 
-/// One colour a class, told apart by colour-blind people as well (Okabe and Ito 2008, then
-/// lighter and darker variants); classes beyond the list start again.
+/// One colour per class, distinguishable with colour blindness (Okabe and Ito 2008, then lighter
+/// and darker variants); further classes reuse them in order.
 const COLOURS: [[u8; 3]; 12] = [
     [230, 159, 0],
     [86, 180, 233],
@@ -35,7 +35,7 @@ const COLOURS: [[u8; 3]; 12] = [
 const TAG_TEXT: Rgb888 = Rgb888::new(0, 0, 0);
 const STATUS_TEXT: Rgb888 = Rgb888::new(255, 255, 255);
 
-/// Draws reports into pictures; keeps its buffers from frame to frame.
+/// Draws detections and metrics into frames; reuses its buffers.
 #[derive(Debug)]
 pub struct Overlay {
     labels: Labels,
@@ -55,7 +55,7 @@ impl Overlay {
         }
     }
 
-    /// Draws into `rgb`, packed RGB of `size`.
+    /// Draws boxes, labels and the status line into `rgb`, packed RGB of `size`.
     pub fn draw(&mut self, rgb: &mut [u8], size: Size, detections: &[Detection], stats: &Snapshot) {
         let (mut canvas, style) = (Canvas { rgb, size }, Style::for_size(size));
         self.write_status(stats);
@@ -68,7 +68,7 @@ impl Overlay {
         canvas.text(&self.status, (4, 2), style.font, STATUS_TEXT);
     }
 
-    /// Draws the boxes alone, as single pictures want it.
+    /// Draws boxes and labels only, for single images.
     pub fn boxes(&mut self, rgb: &mut [u8], size: Size, detections: &[Detection]) {
         let (mut canvas, style) = (Canvas { rgb, size }, Style::for_size(size));
         self.taken.clear();
@@ -76,18 +76,18 @@ impl Overlay {
     }
 
     fn detections(&mut self, canvas: &mut Canvas<'_>, style: &Style, detections: &[Detection]) {
-        // the best score last, so that it is on top
+        // by ascending score, so that the highest is on top
         for detection in detections.iter().rev() {
             canvas.detection(detection, style.line);
         }
-        // the best score first, so that it has the choice
+        // by descending score, so that the highest gets the first free place
         for detection in detections {
             self.tag(canvas, style, detection);
         }
     }
 
-    /// The class and score beside the box, where no other tag is. A tag without a free place is
-    /// left out, for two on top of each other tell nothing; the box's colour still names its class.
+    /// Draws class and score beside the box, where they cover no other tag. Without a free place the
+    /// tag is omitted, since overlapping tags are not readable; the colour still shows the class.
     fn tag(&mut self, canvas: &mut Canvas<'_>, style: &Style, detection: &Detection) {
         self.text.clear();
         let mark = if is_small(detection) { " s" } else { "" };
@@ -102,7 +102,7 @@ impl Overlay {
         let (x0, y0, x1, y1) = pixels(detection);
         let (above, below) = (y0 - height - style.line, y1 + style.line);
         let right = x1 - width;
-        // inside is for a box as tall as the picture
+        // inside the box, for a box as tall as the frame
         let (top, bottom) = (y0, y1 - height);
         let places = [
             (x0, above),
@@ -128,7 +128,7 @@ impl Overlay {
         }
     }
 
-    /// `24.9 fps  p95 41 ms  27.3 W  0.91 J/frame  dropped 3`
+    /// The status line, such as `24.9 fps  p95 41 ms  27.3 W  0.91 J/frame  dropped 3`.
     fn write_status(&mut self, stats: &Snapshot) {
         self.status.clear();
         let _ = match stats.fps {
@@ -160,7 +160,7 @@ fn is_small(detection: &Detection) -> bool {
     detection.bbox.area_class() == AreaClass::Small
 }
 
-/// The pixels a box touches.
+/// The pixels that a box touches.
 fn pixels(detection: &Detection) -> Corners {
     let bbox = detection.bbox;
     (
@@ -175,7 +175,7 @@ fn overlap(a: Corners, b: Corners) -> bool {
     a.0 < b.2 && b.0 < a.2 && a.1 < b.3 && b.1 < a.3
 }
 
-/// Sizes that suit a frame: readable on a 320 px picture and on a 1920 px one.
+/// Font and line width by frame size: readable at 320 px and at 1920 px.
 struct Style {
     font: &'static MonoFont<'static>,
     line: i32,
@@ -201,7 +201,7 @@ impl Style {
     }
 }
 
-/// Corners of a rectangle in pixels, half-open.
+/// `(x0, y0, x1, y1)` of a rectangle in pixels, half-open.
 type Corners = (i32, i32, i32, i32);
 
 struct Canvas<'a> {
@@ -213,14 +213,14 @@ impl Canvas<'_> {
     fn detection(&mut self, detection: &Detection, line: i32) {
         let (x0, y0, x1, y1) = pixels(detection);
         if is_small(detection) {
-            // a whole outline would hide a small object: brackets a little outside its corners
+            // an outline would hide a small object: draw brackets outside its corners
             self.brackets((x0 - 2, y0 - 2, x1 + 2, y1 + 2), line, colour(detection));
         } else {
             self.outline((x0, y0, x1, y1), line, colour(detection));
         }
     }
 
-    /// The part of every row of the rectangle that is inside the picture.
+    /// Calls `each` with the part of every row of the rectangle that is inside the frame.
     fn rows(&mut self, (x0, y0, x1, y1): Corners, mut each: impl FnMut(&mut [u8])) {
         let clamp = |v: i32, limit: u32| v.clamp(0, limit as i32) as usize;
         let (x0, x1) = (clamp(x0, self.size.width), clamp(x1, self.size.width));
@@ -365,11 +365,11 @@ mod tests {
     fn tags_of_neighbours_do_not_cover_each_other() {
         let apart = drawn(&[[100.0, 100.0, 180.0, 300.0], [400.0, 100.0, 480.0, 300.0]]);
         let together = drawn(&[[100.0, 100.0, 180.0, 300.0], [130.0, 100.0, 210.0, 300.0]]);
-        // the best one's tag is as if it were alone
+        // the tag of the highest score has the same place as without the neighbour
         for x in 100..180 {
             assert_eq!(pixel(&together, x, 90), pixel(&apart, x, 90), "{x}");
         }
-        // the other's is below its box
+        // the tag of the other box is below it
         assert_eq!(pixel(&together, 131, 304), COLOURS[0]);
         assert_eq!(pixel(&apart, 401, 304), [50; 3]);
     }
@@ -377,7 +377,7 @@ mod tests {
     #[test]
     fn a_tag_without_a_free_place_is_left_out() {
         let same = |count| drawn(&vec![[300.0, 200.0, 420.0, 400.0]; count]);
-        // a box has six places at most
+        // a box has at most six places
         assert!(same(7) == same(6) && same(2) != same(1));
     }
 

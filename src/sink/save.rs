@@ -9,14 +9,14 @@ use crate::geometry::Size;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-/// Rate of a saved clip when the source does not know its own.
+/// Frame rate of a saved clip if the source has none.
 const DEFAULT_FPS: f64 = 10.0;
 /// Annotated frames that may wait for the JPEG encoder.
 const QUEUE_FRAMES: usize = 4;
 
-/// Writes annotated frames.
+/// Writes annotated frames to disk.
 pub struct Recorder {
-    target: Target,
+    destination: Destination,
     live: bool,
     /// The first frame that could not be written.
     failed: Option<SinkError>,
@@ -24,26 +24,26 @@ pub struct Recorder {
     failing: bool,
 }
 
-enum Target {
+enum Destination {
     Folder {
         path: PathBuf,
-        /// Pictures' own names that were given: `a.jpg` and `a.png` must not share one.
+        /// Names in use by frames from image files: `a.jpg` and `a.png` must not share one.
         taken: HashSet<PathBuf>,
     },
     Clip {
         path: PathBuf,
         rate: Rate,
-        /// Made with the first frame, which decides the clip's size.
+        /// Opened with the first frame, which sets the size of the clip.
         open: Option<OpenClip>,
     },
 }
 
-/// The rate of a clip in its header.
+/// How the frame rate in the clip's header is determined.
 #[derive(Clone, Copy, Debug)]
 enum Rate {
-    /// Every frame of a source of this rate is saved.
+    /// Rate of the source: every frame is saved.
     Source(Option<f64>),
-    /// Only those of a live source that there was time for: their times decide.
+    /// Measured from the timestamps of the saved frames: a live source may lose frames.
     Measured,
 }
 
@@ -56,10 +56,10 @@ struct OpenClip {
 }
 
 impl Recorder {
-    /// A clip when `path` ends in `.avi`, else a folder, which is made.
+    /// A clip if `path` ends in `.avi`, else a folder of JPEGs. Missing folders are created.
     ///
     /// # Errors
-    /// When the folder, or the clip's folder, cannot be made.
+    /// If the folder, or the clip's folder, cannot be created.
     pub fn create(path: &Path, context: &SinkContext) -> Result<Recorder, SinkError> {
         let is_clip = path
             .extension()
@@ -72,8 +72,8 @@ impl Recorder {
         if !folder.as_os_str().is_empty() {
             std::fs::create_dir_all(folder).map_err(|e| write_error(folder, e))?;
         }
-        let target = match is_clip {
-            true => Target::Clip {
+        let destination = match is_clip {
+            true => Destination::Clip {
                 path: path.to_owned(),
                 rate: match context.live {
                     true => Rate::Measured,
@@ -81,29 +81,29 @@ impl Recorder {
                 },
                 open: None,
             },
-            false => Target::Folder {
+            false => Destination::Folder {
                 path: path.to_owned(),
                 taken: HashSet::new(),
             },
         };
         Ok(Recorder {
-            target,
+            destination,
             live: context.live,
             failed: None,
             failing: false,
         })
     }
 
-    /// Writes a frame's annotated picture. A clip keeps the size of its first frame; frames of
-    /// another size are left out of it, with a warning.
+    /// Writes an annotated frame. A clip has the size of its first frame; frames of another size are
+    /// skipped with a warning.
     fn write(&mut self, frame: &FrameMeta, picture: &Picture) -> Result<(), SinkError> {
         let (size, jpeg) = (frame.size, picture.jpeg()?);
-        match &mut self.target {
-            Target::Folder { path, taken } => {
+        match &mut self.destination {
+            Destination::Folder { path, taken } => {
                 let path = path.join(file_name(frame, taken));
                 std::fs::write(&path, jpeg).map_err(|e| write_error(&path, e))
             }
-            Target::Clip { path, rate, open } => {
+            Destination::Clip { path, rate, open } => {
                 let clip = match open {
                     Some(clip) => clip,
                     None => open.insert(OpenClip {
@@ -116,7 +116,7 @@ impl Recorder {
                 };
                 if clip.size != size {
                     tracing::warn!(
-                        "frame {} is {size}, the clip is {}: left out of it",
+                        "frame {} is not saved: it is {size}, the clip is {}",
                         frame.id,
                         clip.size
                     );
@@ -129,9 +129,9 @@ impl Recorder {
         }
     }
 
-    fn finish_clip(target: Target) -> Result<(), SinkError> {
-        match target {
-            Target::Clip {
+    fn finish_clip(destination: Destination) -> Result<(), SinkError> {
+        match destination {
+            Destination::Clip {
                 rate,
                 open: Some(clip),
                 ..
@@ -154,7 +154,7 @@ impl Sink for Recorder {
 
     fn queue(&self) -> Queue {
         match self.live {
-            // a picture that the encoder has no time for is not worth a late detection
+            // a lost frame is better than a late detection
             true => Queue::Bounded(QUEUE_FRAMES),
             false => Queue::Lossless(QUEUE_FRAMES),
         }
@@ -164,8 +164,8 @@ impl Sink for Recorder {
         true
     }
 
-    /// A frame that cannot be written to a folder is an error of the run, but at its end: the
-    /// disk may recover. A clip cannot go on after half a frame.
+    /// A frame that cannot be written to a folder is reported at the end of the run, because the
+    /// disk may recover. A clip cannot continue after a partial frame.
     fn accept(&mut self, message: &Message) -> Result<Flow, SinkError> {
         let Message::Frame(frame) = message else {
             return Ok(Flow::Continue);
@@ -191,13 +191,13 @@ impl Sink for Recorder {
     }
 
     fn finish(self: Box<Self>) -> Result<(), SinkError> {
-        let finished = Recorder::finish_clip(self.target);
+        let finished = Recorder::finish_clip(self.destination);
         self.failed.map_or(finished, Err)
     }
 }
 
 impl Rate {
-    /// What the clip says until it is finished.
+    /// Frame rate in the header until the clip is finished.
     fn provisional(self) -> f64 {
         match self {
             Rate::Source(Some(fps)) => fps,
@@ -207,15 +207,15 @@ impl Rate {
 }
 
 impl OpenClip {
-    /// Frames per second of what is in it; `None` of fewer than two frames.
+    /// Mean frames per second of the clip; `None` for fewer than two frames.
     fn fps(&self) -> Option<f64> {
         let seconds = self.last.since(self.first).as_secs_f64();
         (self.frames > 1 && seconds > 0.0).then(|| f64::from(self.frames - 1) / seconds)
     }
 }
 
-/// `000123.jpg`, or the picture's own name where the frame came from a file: `cat.jpg` for
-/// `cat.png`, `cat.webp.jpg` for another cat in the same folder, and then with a number.
+/// `000123.jpg`, or the image's own name if the frame came from a file: `cat.jpg` for `cat.png`. If
+/// that is taken, `cat.webp.jpg` for `cat.webp`, and then with a number.
 fn file_name(frame: &FrameMeta, taken: &mut HashSet<PathBuf>) -> PathBuf {
     let Some(name) = &frame.name else {
         return PathBuf::from(format!("{:06}.jpg", frame.id));
@@ -325,7 +325,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out.avi");
         let frames = (0..5).map(|id| {
-            let mut frame = frame(3 * id, 8); // a 30 fps camera before a detector of 10 fps
+            let mut frame = frame(3 * id, 8); // a 30 fps camera, every third frame saved
             frame.meta.captured = MonoTime {
                 ns: 100_000_000 * id,
             };

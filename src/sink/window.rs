@@ -1,22 +1,22 @@
-//! The live window, on minifb, which must stay in the program's first thread on some systems.
+//! The live window (minifb). On some systems it must be used from the main thread only.
 
 use super::{Flow, Message, Queue, Sink, SinkError};
 use crate::geometry::Size;
 use minifb::{Key, ScaleMode, WindowOptions};
 use std::time::Duration;
 
-/// A window that shows RGB pictures, scaled to fit.
+/// A window that shows RGB frames, scaled to fit.
 pub struct Window {
     inner: minifb::Window,
-    /// `0x00RRGGBB`, as minifb takes them.
+    /// `0x00RRGGBB`, the format of minifb.
     pixels: Vec<u32>,
 }
 
 impl Window {
-    /// Opens a window; the reason as text where there is no display to open it on.
+    /// Opens a window of this size in pixels.
     ///
     /// # Errors
-    /// Why there is no window.
+    /// The reason as text, such as a missing display.
     pub fn open(title: &str, size: Size) -> Result<Window, String> {
         if std::env::var_os("DISPLAY").is_none() && std::env::var_os("WAYLAND_DISPLAY").is_none() {
             return Err("no display (neither DISPLAY nor WAYLAND_DISPLAY is set)".to_owned());
@@ -35,7 +35,8 @@ impl Window {
         })
     }
 
-    /// Shows a picture; `false` once the user has closed the window or pressed Esc or Q.
+    /// Shows a frame, packed RGB of `size`; `false` once the user has closed the window or pressed Esc
+    /// or Q.
     pub fn show(&mut self, rgb: &[u8], size: Size) -> bool {
         self.pixels.clear();
         let packed = rgb
@@ -44,12 +45,12 @@ impl Window {
         self.pixels.extend(packed);
         let (width, height) = (size.width as usize, size.height as usize);
         if let Err(error) = self.inner.update_with_buffer(&self.pixels, width, height) {
-            tracing::debug!("the window refused a picture: {error}");
+            tracing::debug!("the window cannot show a frame: {error}");
         }
         self.is_open()
     }
 
-    /// Lets the window react while there is no new picture; `false` once it is closed.
+    /// Handles the window's events while there is no new frame; `false` once it is closed.
     pub fn poll(&mut self) -> bool {
         self.inner.update();
         self.is_open()
@@ -62,7 +63,7 @@ impl Window {
     }
 }
 
-/// Time between two looks at the window's own events (30 ms: a key press feels immediate).
+/// Interval at which the window's events are handled; at 30 ms a key press seems immediate.
 const POLL_INTERVAL: Duration = Duration::from_millis(30);
 
 impl Sink for Window {

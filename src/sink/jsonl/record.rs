@@ -1,4 +1,4 @@
-//! The lines of the log as they are written: field by field what docs/jsonl.md says.
+//! Serialisation of the log lines; docs/jsonl.md describes every field.
 
 use crate::board::Board;
 use crate::detection::Detection;
@@ -12,10 +12,10 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 use std::time::Duration;
 
-/// The schema's name, in every `run` line.
+/// Name of the schema, in every `run` line.
 pub const SCHEMA: &str = "vovcam.v1";
 
-/// The log's first line.
+/// The `run` line: first line of every log file.
 #[derive(Debug, Serialize)]
 pub(super) struct RunRecord<'a> {
     schema: &'static str,
@@ -48,7 +48,7 @@ struct PowerRecord<'a> {
 /// One line of the log.
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
-pub(super) enum Line<'a> {
+pub(super) enum LogLine<'a> {
     Run(RunRecord<'a>),
     Frame(FrameRecord<'a>),
     Stats(StatsRecord<'a>),
@@ -131,9 +131,9 @@ pub(super) struct EventRecord<'a> {
     fields: &'a Map<String, Value>,
 }
 
-impl<'a> Line<'a> {
-    pub(super) fn run(run: &'a RunInfo) -> Line<'a> {
-        Line::Run(RunRecord {
+impl<'a> LogLine<'a> {
+    pub(super) fn run(run: &'a RunInfo) -> LogLine<'a> {
+        LogLine::Run(RunRecord {
             schema: SCHEMA,
             run_id: &run.run_id,
             ts: run.started,
@@ -155,9 +155,9 @@ impl<'a> Line<'a> {
         })
     }
 
-    pub(super) fn frame(report: &'a Report) -> Line<'a> {
+    pub(super) fn frame(report: &'a Report) -> LogLine<'a> {
         let (frame, times) = (&report.frame, &report.times);
-        Line::Frame(FrameRecord {
+        LogLine::Frame(FrameRecord {
             ts: frame.wall,
             camera: &report.run.camera,
             ts_mono_ns: frame.captured.ns,
@@ -179,8 +179,8 @@ impl<'a> Line<'a> {
         })
     }
 
-    pub(super) fn stats(ts: Timestamp, camera: &'a str, stats: &Snapshot) -> Line<'a> {
-        Line::Stats(StatsRecord {
+    pub(super) fn stats(ts: Timestamp, camera: &'a str, stats: &Snapshot) -> LogLine<'a> {
+        LogLine::Stats(StatsRecord {
             ts,
             camera,
             frames: stats.frames,
@@ -197,8 +197,8 @@ impl<'a> Line<'a> {
         })
     }
 
-    pub(super) fn event(ts: Timestamp, camera: &'a str, event: &'a Event) -> Line<'a> {
-        Line::Event(EventRecord {
+    pub(super) fn event(ts: Timestamp, camera: &'a str, event: &'a Event) -> LogLine<'a> {
+        LogLine::Event(EventRecord {
             ts,
             camera,
             event: event.kind.name(),
@@ -241,7 +241,7 @@ fn each_detection<S: Serializer>(
     }))
 }
 
-/// RFC 3339, UTC, milliseconds.
+/// RFC 3339, UTC, with milliseconds.
 fn rfc3339<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
     const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(3));
     let mut text = String::with_capacity(24);
@@ -251,10 +251,12 @@ fn rfc3339<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::E
     serializer.serialize_str(&text)
 }
 
+/// Milliseconds, rounded to 0.01.
 fn ms(time: Duration) -> f64 {
     rounded(1e3 * time.as_secs_f64(), 100.0)
 }
 
-fn rounded(value: f64, steps: f64) -> f64 {
-    (value * steps).round() / steps
+/// Rounds to multiples of 1 / `scale`.
+fn rounded(value: f64, scale: f64) -> f64 {
+    (value * scale).round() / scale
 }
