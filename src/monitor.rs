@@ -1,4 +1,4 @@
-//! Monitoring: figures, power, heat, and the service manager.
+//! Monitoring: metrics, power, temperature, and the service manager.
 
 pub mod metrics;
 pub mod notify;

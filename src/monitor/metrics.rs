@@ -1,4 +1,4 @@
-//! Live figures: frames per second and latency over a window, drops by stage, power.
+//! Live metrics: frames per second and latency over a window, drops by stage, power.
 
 use crate::clock::{Clock, MonoTime};
 use crate::detection::StageTimes;
@@ -9,28 +9,28 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Frames per second and latency are those of this long.
+/// Window of frames per second and latency.
 const WINDOW: Duration = Duration::from_secs(5);
-/// Most frames that the window remembers: 5 s at 800 frames per second.
+/// Maximum frames in the window: 5 s at 800 frames per second.
 const WINDOW_FRAMES: usize = 4096;
 
-/// Figures shared between the stages; every call is short.
+/// Metrics shared between the stages. Calls hold the lock only briefly.
 #[derive(Debug)]
 pub struct Metrics {
     clock: Arc<dyn Clock>,
-    state: Mutex<State>,
+    state: Mutex<MetricsState>,
     driver: AtomicU64,
     replaced: AtomicU64,
     damaged: AtomicU64,
     sinks: Mutex<Vec<(&'static str, LossCounter)>>,
 }
 
-/// Messages that one sink lost; clones share the count.
+/// Number of messages that one sink lost; clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct LossCounter(Arc<AtomicU64>);
 
 impl LossCounter {
-    /// Counts further losses.
+    /// Adds further losses.
     pub fn add(&self, count: u64) {
         self.0.fetch_add(count, Relaxed);
     }
@@ -41,14 +41,14 @@ impl LossCounter {
     }
 }
 
-/// The sink whose losses are log lines.
+/// Name of the sink whose losses count as log lines.
 const LOG: &str = "log";
 
 #[derive(Debug, Default)]
-struct State {
-    /// When each frame of the window was done, and its age then.
-    window: VecDeque<(MonoTime, Duration)>,
-    /// Kept to sort ages in.
+struct MetricsState {
+    /// The frames of the window.
+    window: VecDeque<FinishedFrame>,
+    /// Buffer for sorting the ages.
     ages: Vec<Duration>,
     totals: Totals,
     first: Option<MonoTime>,
@@ -56,15 +56,22 @@ struct State {
     heat: Heat,
 }
 
+/// A frame that has its detections.
+#[derive(Clone, Copy, Debug)]
+struct FinishedFrame {
+    at: MonoTime,
+    age: Duration,
+}
+
 impl Metrics {
-    /// Figures on this clock.
+    /// Metrics on this clock.
     pub fn new(clock: Arc<dyn Clock>) -> Arc<Metrics> {
         Arc::new(Metrics {
             clock,
-            state: Mutex::new(State {
+            state: Mutex::new(MetricsState {
                 window: VecDeque::with_capacity(WINDOW_FRAMES),
                 ages: Vec::with_capacity(WINDOW_FRAMES),
-                ..State::default()
+                ..MetricsState::default()
             }),
             driver: AtomicU64::new(0),
             replaced: AtomicU64::new(0),
@@ -73,13 +80,14 @@ impl Metrics {
         })
     }
 
-    /// Counts a frame that was done at `now`.
+    /// Records a frame whose detections were ready at `now`.
     pub fn record(&self, now: MonoTime, times: &StageTimes, detections: usize) {
         let mut state = self.lock();
         if state.window.len() == WINDOW_FRAMES {
             state.window.pop_front();
         }
-        state.window.push_back((now, times.age));
+        let age = times.age;
+        state.window.push_back(FinishedFrame { at: now, age });
         let began = MonoTime {
             ns: now.ns.saturating_sub(times.age.as_nanos() as u64),
         };
@@ -95,17 +103,17 @@ impl Metrics {
         totals.spent.age += times.age;
     }
 
-    /// Frames that the driver dropped.
+    /// Adds frames that the driver dropped.
     pub fn add_driver_drops(&self, count: u64) {
         self.driver.fetch_add(count, Relaxed);
     }
 
-    /// Frames that a newer one replaced.
+    /// Adds frames that were replaced by a newer one.
     pub fn add_replaced(&self, count: u64) {
         self.replaced.fetch_add(count, Relaxed);
     }
 
-    /// Frames that were damaged.
+    /// Adds damaged frames.
     pub fn add_damaged(&self, count: u64) {
         self.damaged.fetch_add(count, Relaxed);
     }
@@ -121,13 +129,13 @@ impl Metrics {
         losses
     }
 
-    /// Energy spent since the last call.
+    /// Adds energy spent.
     pub fn add_energy(&self, spent: Joules) {
         let total = &mut self.lock().totals.energy;
         *total = Some(Joules(total.map_or(0.0, |joules| joules.0) + spent.0));
     }
 
-    /// Mean power over the meter's window.
+    /// Sets the mean power over the meter's window.
     pub fn set_power(&self, average: Watts, window: Duration, info: &MeterInfo) {
         self.lock().power = Some(Energy {
             average,
@@ -138,37 +146,37 @@ impl Metrics {
         });
     }
 
-    /// The meter does not tell any more.
+    /// Clears the power after a meter failure.
     pub fn clear_power(&self) {
         self.lock().power = None;
     }
 
-    /// Heat and throttling of the moment.
+    /// Sets temperature and throttling counter.
     pub fn set_heat(&self, heat: Heat) {
         self.lock().heat = heat;
     }
 
-    /// Frames that never reached the detector so far.
+    /// Number of frames so far that did not reach the detector.
     pub fn dropped_frames(&self) -> u64 {
         let drops = self.drops();
         drops.driver + drops.replaced + drops.damaged
     }
 
-    /// The figures of this moment.
+    /// The current metrics.
     pub fn snapshot(&self) -> Snapshot {
         let now = self.clock.now();
         let mut state = self.lock();
         while state
             .window
             .front()
-            .is_some_and(|&(at, _)| now.since(at) > WINDOW)
+            .is_some_and(|frame| now.since(frame.at) > WINDOW)
         {
             state.window.pop_front();
         }
         let fps = rate(&state.window);
-        let State { window, ages, .. } = &mut *state;
+        let MetricsState { window, ages, .. } = &mut *state;
         ages.clear();
-        ages.extend(window.iter().map(|&(_, age)| age));
+        ages.extend(window.iter().map(|frame| frame.age));
         ages.sort_unstable();
         let energy = state.power.clone().map(|energy| Energy {
             per_frame: fps.map(|fps| Joules(energy.average.0 / fps)),
@@ -187,7 +195,7 @@ impl Metrics {
         }
     }
 
-    /// The run so far.
+    /// Totals of the run so far.
     pub fn totals(&self) -> Totals {
         let last = self.snapshot();
         Totals {
@@ -213,15 +221,15 @@ impl Metrics {
         chosen.map(|(_, losses)| losses.get()).sum()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // figures stay usable when a stage panicked
+    fn lock(&self) -> MutexGuard<'_, MetricsState> {
+        // the metrics stay usable if a stage panicked
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Frames between the first and the last of the window, per second.
-fn rate(window: &VecDeque<(MonoTime, Duration)>) -> Option<f64> {
-    let (first, last) = (window.front()?.0, window.back()?.0);
+/// Frames per second between the first and the last frame of the window.
+fn rate(window: &VecDeque<FinishedFrame>) -> Option<f64> {
+    let (first, last) = (window.front()?.at, window.back()?.at);
     let seconds = last.since(first).as_secs_f64();
     (seconds > 0.0).then(|| (window.len() - 1) as f64 / seconds)
 }

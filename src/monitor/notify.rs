@@ -1,10 +1,11 @@
-//! What a service manager such as systemd is told: ready, status, alive, reloading, stopping.
+//! Notification of a service manager such as systemd (sd_notify(3)): ready, status, watchdog,
+//! reloading, stopping.
 //!
-//! `READY=1` waits for the first detection, or for the certainty that the camera is lost, so that
-//! units ordered after this one find a detector that works or a log that says why not. The
-//! watchdog is fed only when frames came through the detector since the last time, or while a
-//! lost camera is being tried again on schedule: a timer alone would feed it for a hung stage.
-//! Without `NOTIFY_SOCKET` in the environment nothing is sent at all.
+//! `READY=1` is sent after the first detection, or once the camera is known to be lost, so that
+//! units ordered after this one start with a working detector or a log with the reason. `WATCHDOG=1`
+//! is sent only if the detector finished frames since the last time, or while a lost camera is
+//! retried on schedule: a timer alone would also keep a hung stage alive. Without `NOTIFY_SOCKET`
+//! in the environment nothing is sent.
 
 use crate::clock::{Clock, MonoTime};
 use crate::monitor::metrics::Metrics;
@@ -16,43 +17,44 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// How often the status is sent.
+/// Interval between status messages.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
-/// The camera is not known to be lost.
+/// Value of [`Health::retry_by_ns`] while the camera sends frames.
 const NOT_LOST: u64 = 0;
 
-/// What only the stages know: whether the camera is lost, and when something happened that should
-/// not wait for the next status. Clones share it.
+/// State that the stages report to the [`Notifier`]: whether the camera is lost, whether a stage
+/// failed, and a wake-up signal for changes that must not wait for the next status. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Health {
-    /// When a lost camera will have been tried again, in ns; [`NOT_LOST`] while there are frames.
-    retried_by_ns: Arc<AtomicU64>,
+    /// When the current retry of a lost camera ends at the latest, in ns; [`NOT_LOST`] while the
+    /// camera sends frames.
+    retry_by_ns: Arc<AtomicU64>,
     failed: Arc<AtomicBool>,
-    news: Sender<()>,
+    wake: Sender<()>,
 }
 
 impl Default for Health {
-    /// With nobody who waits for news.
+    /// Health without a listener.
     fn default() -> Health {
         Health::new().0
     }
 }
 
 impl Health {
-    /// The health, and a channel on which news are announced.
+    /// The health, and a channel that receives a value at [`Health::announce`].
     pub fn new() -> (Health, Receiver<()>) {
-        let (news, announced) = bounded(1);
+        let (wake, announced) = bounded(1);
         let health = Health {
-            retried_by_ns: Arc::new(AtomicU64::new(NOT_LOST)),
+            retry_by_ns: Arc::new(AtomicU64::new(NOT_LOST)),
             failed: Arc::new(AtomicBool::new(false)),
-            news,
+            wake,
         };
         (health, announced)
     }
 
-    /// The camera is known to be lost, and `by` then it will have been tried again.
+    /// The camera is lost; its next retry ends `by` then at the latest.
     pub fn camera_lost(&self, by: MonoTime) {
-        let before = self.retried_by_ns.swap(by.ns.max(NOT_LOST + 1), Relaxed);
+        let before = self.retry_by_ns.swap(by.ns.max(NOT_LOST + 1), Relaxed);
         if before == NOT_LOST {
             self.announce();
         }
@@ -60,76 +62,76 @@ impl Health {
 
     /// The camera sends frames.
     pub fn camera_found(&self) {
-        self.retried_by_ns.store(NOT_LOST, Relaxed);
+        self.retry_by_ns.store(NOT_LOST, Relaxed);
     }
 
-    /// A stage has failed: the run is ending, and the watchdog is not fed any more.
+    /// A stage has failed: the run is ending, and the watchdog gets no more messages.
     pub fn fail(&self) {
         self.failed.store(true, Relaxed);
     }
 
-    /// Wakes the one who waits for news; one that is busy will see them anyway.
+    /// Wakes the receiver of [`Health::new`]. If a wake-up is already pending, another is not needed.
     pub fn announce(&self) {
-        let _ = self.news.try_send(());
+        let _ = self.wake.try_send(());
     }
 
-    fn camera(&self, now: MonoTime) -> Camera {
-        match self.retried_by_ns.load(Relaxed) {
-            NOT_LOST => Camera::Sends,
-            by if now.ns <= by => Camera::Retried,
-            _ => Camera::Overdue,
+    fn camera(&self, now: MonoTime) -> CameraState {
+        match self.retry_by_ns.load(Relaxed) {
+            NOT_LOST => CameraState::Sending,
+            by if now.ns <= by => CameraState::Retrying,
+            _ => CameraState::Overdue,
         }
     }
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Camera {
-    /// As far as known.
-    Sends,
-    /// Lost, and tried again on schedule.
-    Retried,
-    /// Lost, and the try that was due hangs.
+enum CameraState {
+    /// It sends frames, or is not known to be lost.
+    Sending,
+    /// It is lost and retried on schedule.
+    Retrying,
+    /// It is lost, and the last retry hangs.
     Overdue,
 }
 
-/// The way to the service manager.
-type Deliver = Box<dyn FnMut(&[NotifyState<'_>]) -> io::Result<()> + Send>;
+/// Sends states to the service manager.
+type SendStates = Box<dyn FnMut(&[NotifyState<'_>]) -> io::Result<()> + Send>;
 
-/// Tells the service manager.
+/// Notifies the service manager.
 pub struct Notifier {
-    deliver: Deliver,
+    send_states: SendStates,
     watchdog: Option<Duration>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     health: Health,
     ready: bool,
-    /// Frames detected when the watchdog was last fed.
+    /// Frames through the detector at the last [`Notifier::tick`].
     frames: u64,
     failing: bool,
 }
 
 impl Notifier {
-    /// For the service manager of the environment; `None` where there is none.
+    /// For the service manager in `NOTIFY_SOCKET`; `None` if it is not set.
     pub fn from_env(
         clock: &Arc<dyn Clock>,
         metrics: &Arc<Metrics>,
         health: &Health,
     ) -> Option<Notifier> {
         std::env::var_os("NOTIFY_SOCKET")?;
-        let deliver = Box::new(|states: &[NotifyState<'_>]| sd_notify::notify(states));
+        let send_states = Box::new(|states: &[NotifyState<'_>]| sd_notify::notify(states));
         let watchdog = sd_notify::watchdog_enabled();
-        Some(Notifier::new(deliver, watchdog, clock, metrics, health))
+        Some(Notifier::new(send_states, watchdog, clock, metrics, health))
     }
 
     fn new(
-        deliver: Deliver,
+        send_states: SendStates,
         watchdog: Option<Duration>,
         clock: &Arc<dyn Clock>,
         metrics: &Arc<Metrics>,
         health: &Health,
     ) -> Notifier {
         Notifier {
-            deliver,
+            send_states,
             watchdog,
             clock: Arc::clone(clock),
             metrics: Arc::clone(metrics),
@@ -140,22 +142,22 @@ impl Notifier {
         }
     }
 
-    /// The watchdog's patience, where there is one.
+    /// The watchdog interval (`WatchdogSec`), if the service has one.
     pub fn watchdog(&self) -> Option<Duration> {
         self.watchdog
     }
 
-    /// How often [`Notifier::tick`] is to be called: in time for a short watchdog.
+    /// Interval at which [`Notifier::tick`] is to be called: at most a quarter of the watchdog interval.
     pub fn interval(&self) -> Duration {
-        let patience = self.watchdog.unwrap_or(STATUS_EVERY);
-        (patience / 4).clamp(Duration::from_millis(10), STATUS_EVERY)
+        let limit = self.watchdog.unwrap_or(STATUS_EVERY);
+        (limit / 4).clamp(Duration::from_millis(10), STATUS_EVERY)
     }
 
-    /// Status, and as far as it is true: alive and ready.
+    /// Sends the status and, if the run makes progress, `WATCHDOG=1` and the first `READY=1`.
     pub fn tick(&mut self) {
         let stats = self.metrics.snapshot();
         let camera = self.health.camera(self.clock.now());
-        let progress = stats.frames != self.frames || camera == Camera::Retried;
+        let progress = stats.frames != self.frames || camera == CameraState::Retrying;
         let alive = progress && !self.health.failed.load(Relaxed);
         self.frames = stats.frames;
         let status = status(&stats, camera);
@@ -166,18 +168,18 @@ impl Notifier {
         if alive && self.watchdog.is_some() {
             states.push(NotifyState::Watchdog);
         }
-        // a READY=1 that did not arrive is sent again
+        // a READY=1 that could not be sent is repeated
         self.ready |= self.send(&states) && alive;
     }
 
-    /// Says that settings are being read anew, while `work` does it.
+    /// Sends `RELOADING=1`, runs `work`, which reloads the settings, and sends `READY=1`.
     pub fn reloading<T>(&mut self, work: impl FnOnce() -> T) -> T {
         if !self.ready {
-            // the first READY=1 is still owed, and must not come from here
+            // a READY=1 from here would report a service as ready that is not
             return work();
         }
         let mut states = vec![NotifyState::Reloading];
-        // systemd 253 and newer want to know which request this answers
+        // required by systemd 253 and newer with Type=notify-reload (sd_notify(3))
         states.extend(NotifyState::monotonic_usec_now().ok());
         self.send(&states);
         let done = work();
@@ -185,20 +187,19 @@ impl Notifier {
         done
     }
 
-    /// The run is ending.
+    /// Sends that the run is ending.
     pub fn stopping(&mut self) {
         let states = [NotifyState::Stopping, NotifyState::Status("stopping")];
         self.send(&states);
     }
 
-    /// Whether it arrived. A service manager that does not listen must not end the detection; it
-    /// is complained about once.
+    /// Sends states; `false` on failure. A failure does not end the run; the first one is logged.
     fn send(&mut self, states: &[NotifyState<'_>]) -> bool {
-        let sent = (self.deliver)(states);
+        let sent = (self.send_states)(states);
         match &sent {
             Ok(()) => self.failing = false,
             Err(error) if !std::mem::replace(&mut self.failing, true) => {
-                tracing::warn!("cannot tell the service manager (NOTIFY_SOCKET): {error}");
+                tracing::warn!("cannot notify the service manager (NOTIFY_SOCKET): {error}");
             }
             Err(_) => {}
         }
@@ -206,16 +207,16 @@ impl Notifier {
     }
 }
 
-/// `29.9 fps, p95 41 ms, 7.3 W, 12 frames lost`.
-fn status(stats: &Snapshot, camera: Camera) -> String {
+/// The status text, such as `29.9 fps, p95 41 ms, 7.3 W, 12 frames lost`.
+fn status(stats: &Snapshot, camera: CameraState) -> String {
     let mut parts = Vec::with_capacity(4);
     match camera {
-        Camera::Sends => parts.push(stats.fps.map_or_else(
+        CameraState::Sending => parts.push(stats.fps.map_or_else(
             || "waiting for frames".to_owned(),
             |fps| format!("{fps:.1} fps"),
         )),
-        Camera::Retried => parts.push("camera lost, trying again".to_owned()),
-        Camera::Overdue => parts.push("camera lost, and opening it hangs".to_owned()),
+        CameraState::Retrying => parts.push("camera lost, trying again".to_owned()),
+        CameraState::Overdue => parts.push("camera lost, and opening it hangs".to_owned()),
     }
     if let Some(p95) = stats.latency_p95 {
         parts.push(format!("p95 {} ms", p95.as_millis()));
@@ -249,7 +250,7 @@ mod tests {
         clock: Arc<SimClock>,
         metrics: Arc<Metrics>,
         health: Health,
-        news: Receiver<()>,
+        wake: Receiver<()>,
         notifier: Notifier,
     }
 
@@ -260,7 +261,7 @@ mod tests {
         let clock = Arc::new(SimClock::default());
         let shared = Arc::clone(&clock) as Arc<dyn Clock>;
         let metrics = Metrics::new(Arc::clone(&shared));
-        let (health, news) = Health::new();
+        let (health, wake) = Health::new();
         let send = move |states: &[NotifyState<'_>]| {
             let mut text = String::new();
             states
@@ -274,13 +275,13 @@ mod tests {
             clock,
             metrics,
             health,
-            news,
+            wake,
             notifier,
         }
     }
 
     impl Manager {
-        /// What one tick sends, without the status.
+        /// The states that one tick sends, without the status.
         fn tick(&mut self) -> Vec<String> {
             self.notifier.tick();
             let mut states = self.received();
@@ -325,7 +326,10 @@ mod tests {
         let mut manager = manager();
         let due = manager.clock.now() + Duration::from_secs(30);
         manager.health.camera_lost(due);
-        assert!(manager.news.try_recv().is_ok(), "news do not wait");
+        assert!(
+            manager.wake.try_recv().is_ok(),
+            "a loss is announced at once"
+        );
         assert_eq!(manager.tick(), ["READY=1", "WATCHDOG=1"]);
         manager.clock.advance(Duration::from_secs(29));
         assert_eq!(manager.tick(), ["WATCHDOG=1"]);

@@ -1,11 +1,10 @@
-//! Watts and joules: where they come from, and their mean over a window.
+//! Power measurement: power meters, and mean power over a window.
 //!
-//! A board has at most one meter here, the first that works of: the INA3221 or INA238 of a
-//! Jetson; on a PC NVML for the NVIDIA card if the network runs on it, else RAPL for the processor.
-//! They measure different things (module, card, package), so their values are never added; the
-//! scope is logged with them.
-//! Meters average over up to half a second themselves: a reading per frame would be false
-//! precision, so power is integrated over at least [`WINDOW`].
+//! At most one meter is used, the first that works of: the INA3221 or INA238 of a Jetson; on a PC,
+//! NVML for the NVIDIA card if the network runs on it, else RAPL for the processor. They measure
+//! different parts (module, card, package), so their values are never added; the scope is logged.
+//! Meters average over up to half a second themselves, so a value per frame would have false
+//! precision: power is integrated over at least [`WINDOW`].
 
 pub mod heat;
 pub mod ina;
@@ -27,69 +26,69 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Mean power is that of at least this long.
+/// Minimum window of the mean power.
 pub const WINDOW: Duration = Duration::from_secs(5);
-/// The INA3221 averages over 430 ms on Xavier and Orin: asking more often tells nothing new.
+/// The INA3221 averages over 430 ms on Xavier and Orin; faster sampling gives no new values.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(500);
 
-/// What a meter says.
+/// One reading of a meter.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Reading {
-    /// Power of the moment.
+    /// Momentary power.
     Power(Watts),
     /// Energy since the previous reading.
     Energy(Joules),
 }
 
-/// Why a meter cannot be read.
+/// A meter that cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum PowerError {
-    /// A file of /sys.
+    /// A sysfs file cannot be read.
     #[error("cannot read the power sensor '{}'", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// A value that is no number.
+    /// A sysfs file does not contain a number.
     #[error("power sensor '{}': expected a number, got '{got}'", path.display())]
     Value {
         /// The file.
         path: PathBuf,
-        /// What is in it.
+        /// Its contents.
         got: String,
     },
     /// A defect of the meter's driver or of this program.
     #[error("reading the power meter panicked; power is unknown until it can be read again")]
     Panicked,
-    /// NVML.
+    /// The NVIDIA driver (NVML) reports an error.
     #[error("the NVIDIA driver does not report power: {0}")]
     Driver(String),
 }
 
-/// A source of watts or joules.
+/// A power or energy meter.
 pub trait PowerMeter: Send {
-    /// What is measured, by whom.
+    /// The meter and what it measures.
     fn info(&self) -> MeterInfo;
 
-    /// Power now, or energy since the last call (none at the first).
+    /// Momentary power, or the energy since the last call (0 at the first call).
     ///
     /// # Errors
-    /// When the sensor does not answer.
+    /// If the sensor cannot be read.
     fn read(&mut self) -> Result<Reading, PowerError>;
 }
 
-/// The first meter that works under the file-system root `root` for a network that runs on `gpu`,
-/// or on no GPU; every failure on the way goes to `reasons`, for `doctor`.
+/// The first working meter below the file-system root `root`, for a network that runs on `gpu`, or
+/// on the CPU. Meters that exist but cannot be read are added to `failures`, for `doctor`.
 pub fn find(
     root: &Path,
     gpu: Option<&GpuPlace>,
-    reasons: &mut Vec<String>,
+    failures: &mut Vec<String>,
 ) -> Option<Box<dyn PowerMeter>> {
     let mut take = |found: Result<Option<Box<dyn PowerMeter>>, PowerError>| {
         found.unwrap_or_else(|error| {
-            reasons.push(describe(&error));
+            failures.push(describe(&error));
             None
         })
     };
@@ -120,20 +119,27 @@ fn describe(error: &PowerError) -> String {
     format!("{error}{}{fix}", cause.unwrap_or_default())
 }
 
-/// Reads the meter twice a second and keeps the mean of the window up to date in [`Metrics`].
+/// Reads the meter twice per second and updates the mean power in [`Metrics`].
 pub struct Sampler {
     meter: Option<Box<dyn PowerMeter>>,
     root: PathBuf,
     clock: Arc<dyn Clock>,
     last: Option<MonoTime>,
-    /// Energy and length of each interval of the window.
-    window: VecDeque<(Joules, Duration)>,
+    /// The intervals of the window.
+    window: VecDeque<Interval>,
     throttled_before: Option<u64>,
     failing: bool,
 }
 
+/// Energy spent between two readings.
+#[derive(Clone, Copy)]
+struct Interval {
+    energy: Joules,
+    length: Duration,
+}
+
 impl Sampler {
-    /// Samples `meter`, and heat under the file-system root `root`.
+    /// Samples `meter`, and temperatures below the file-system root `root`.
     pub fn new(meter: Option<Box<dyn PowerMeter>>, root: &Path, clock: Arc<dyn Clock>) -> Sampler {
         Sampler {
             meter,
@@ -146,13 +152,13 @@ impl Sampler {
         }
     }
 
-    /// What is measured, where anything is.
+    /// The meter, if there is one.
     pub fn info(&self) -> Option<MeterInfo> {
         self.meter.as_ref().map(|meter| meter.info())
     }
 
-    /// Samples until `stop` disconnects. A meter that fails, and be it by a panic, does not end the
-    /// run: its figures become unknown, `emit` receives an event, and it is tried again.
+    /// Samples until `stop` disconnects. A meter that fails or panics does not end the run: the
+    /// power becomes unknown, `emit` receives an event, and the meter is read again at the next tick.
     pub fn run(&mut self, stop: &Receiver<()>, metrics: &Metrics, emit: impl Fn(Event)) {
         let ticks = self.clock.ticks(SAMPLE_INTERVAL);
         loop {
@@ -170,7 +176,7 @@ impl Sampler {
         }
     }
 
-    /// One sample: power integrated over the real time since the last one.
+    /// Takes one sample: power integrated over the time since the last sample.
     pub fn step(&mut self, metrics: &Metrics) {
         let mut heat = heat::read(&self.root);
         let before = *self.throttled_before.get_or_insert(heat.throttled);
@@ -190,28 +196,34 @@ impl Sampler {
             }
         };
         if std::mem::take(&mut self.failing) && matches!(reading, Reading::Power(_)) {
-            // nobody knows the power meanwhile; a counter of energy went on
+            // the power during the gap is unknown; an energy counter kept counting
             self.last = None;
             self.window.clear();
         }
         let now = self.clock.now();
         let Some(elapsed) = self.last.replace(now).map(|last| now.since(last)) else {
-            return; // the first reading only starts the interval
+            return; // the first reading only begins an interval
         };
         let spent = match reading {
             Reading::Power(watts) => watts.over(elapsed),
             Reading::Energy(joules) => joules,
         };
         metrics.add_energy(spent);
-        self.window.push_back((spent, elapsed));
-        let length = |window: &VecDeque<(Joules, Duration)>| {
-            window.iter().map(|&(_, time)| time).sum::<Duration>()
+        self.window.push_back(Interval {
+            energy: spent,
+            length: elapsed,
+        });
+        let length = |window: &VecDeque<Interval>| {
+            window
+                .iter()
+                .map(|interval| interval.length)
+                .sum::<Duration>()
         };
-        while self.window.len() > 1 && length(&self.window) - self.window[0].1 >= WINDOW {
+        while self.window.len() > 1 && length(&self.window) - self.window[0].length >= WINDOW {
             self.window.pop_front();
         }
         let (total, time) = (
-            self.window.iter().map(|(joules, _)| joules.0).sum(),
+            self.window.iter().map(|interval| interval.energy.0).sum(),
             length(&self.window),
         );
         if time >= WINDOW
@@ -222,8 +234,8 @@ impl Sampler {
     }
 }
 
-/// A file's text without the newline or NUL at its end.
-fn text(path: &Path) -> Result<String, PowerError> {
+/// Contents of a sysfs file without the newline or NUL at its end.
+fn read_text(path: &Path) -> Result<String, PowerError> {
     let text = std::fs::read_to_string(path).map_err(|source| PowerError::Read {
         path: path.to_owned(),
         source,
@@ -231,16 +243,16 @@ fn text(path: &Path) -> Result<String, PowerError> {
     Ok(text.trim_end_matches(['\0', '\n']).to_owned())
 }
 
-/// A file's number.
-fn number(path: &Path) -> Result<f64, PowerError> {
-    let text = text(path)?;
+/// The number in a sysfs file.
+fn read_number(path: &Path) -> Result<f64, PowerError> {
+    let text = read_text(path)?;
     text.trim().parse().map_err(|_| PowerError::Value {
         path: path.to_owned(),
         got: text,
     })
 }
 
-/// Entries of a folder in name order; none where it does not exist.
+/// Entries of a folder in name order; none if it does not exist.
 fn entries(folder: &Path) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = std::fs::read_dir(folder)
         .into_iter()
@@ -274,7 +286,7 @@ mod tests {
         }
     }
 
-    /// What is known after each of these readings, which are `seconds` apart.
+    /// Mean power and total energy after each of these readings, which are `seconds` apart.
     fn sampled(readings: &[Option<Reading>], seconds: u64) -> Vec<(Option<f64>, Option<f64>)> {
         let clock = Arc::new(SimClock::default());
         let shared = Arc::clone(&clock) as Arc<dyn Clock>;
@@ -308,7 +320,7 @@ mod tests {
     fn power_is_integrated_over_the_real_time_and_shown_once_a_window_has_passed() {
         let readings = [0.0, 10.0, 40.0, 40.0].map(|watts| Some(Reading::Power(Watts(watts))));
         let expected = [
-            (None, None), // one reading is no interval
+            (None, None), // one reading makes no interval
             (None, Some(20.0)),
             (None, Some(100.0)),
             (Some(30.0), Some(180.0)),
@@ -322,7 +334,7 @@ mod tests {
         let expected = [None, Some(50.0), Some(50.0), Some(50.0), Some(100.0)];
         let known = sampled(&[watts, watts, None, watts, watts], 5);
         assert_eq!(known.iter().map(|k| k.1).collect::<Vec<_>>(), expected);
-        // nor is the last power that was known taken for the power of now
+        // the last known power is not reported as the current one
         let shown = [None, Some(10.0), None, None, Some(10.0)];
         assert_eq!(known.iter().map(|k| k.0).collect::<Vec<_>>(), shown);
 

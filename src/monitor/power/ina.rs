@@ -2,21 +2,27 @@
 //! and INA238 (Thor). Source: the kernel's Documentation/hwmon/ina3221.rst, and NVIDIA's
 //! "Jetson Linux Developer Guide", chapter on power.
 
-use super::{PowerError, PowerMeter, Reading, entries, number, text};
+use super::{PowerError, PowerMeter, Reading, entries, read_number, read_text};
 use crate::stats::MeterInfo;
 use crate::units::Watts;
 use std::path::{Path, PathBuf};
 
-/// Rails that carry the whole module; the others are parts of them.
+/// Rails that supply the whole module; the other rails are parts of them.
 const TOTAL_RAILS: [&str; 3] = ["VDD_IN", "POM_5V_IN", "VIN"];
 
-/// One rail's files.
+/// The sysfs files of one rail.
 #[derive(Debug)]
 enum Rail {
-    /// mV and mA.
+    /// Files in mV and mA.
     VoltsAmps(PathBuf, PathBuf),
-    /// A power file, and watts per step of it.
+    /// A power file, and its unit in watts.
     Power(PathBuf, f64),
+}
+
+/// A rail with its label, such as `VDD_IN`.
+struct NamedRail {
+    label: String,
+    rail: Rail,
 }
 
 struct Ina {
@@ -24,15 +30,15 @@ struct Ina {
     rails: Vec<Rail>,
 }
 
-/// Looks for the sensors below `root`.
+/// Finds the sensors below `root`.
 ///
 /// # Errors
-/// When there is one that cannot be read.
+/// If a sensor exists but cannot be read.
 pub fn find(root: &Path) -> Result<Option<Box<dyn PowerMeter>>, PowerError> {
-    let mut rails: Vec<(String, Rail)> = Vec::new();
+    let mut rails: Vec<NamedRail> = Vec::new();
     let mut source = "ina3221";
     for device in entries(&root.join("sys/bus/i2c/devices")) {
-        let name = text(&device.join("name")).unwrap_or_default();
+        let name = read_text(&device.join("name")).unwrap_or_default();
         if name.contains("ina3221") {
             for hwmon in entries(&device.join("hwmon")) {
                 hwmon_rails(&hwmon, &mut rails)?;
@@ -46,28 +52,28 @@ pub fn find(root: &Path) -> Result<Option<Box<dyn PowerMeter>>, PowerError> {
         } else if name.contains("ina238") {
             source = "ina238";
             for hwmon in entries(&device.join("hwmon")) {
-                rails.push((
-                    "VIN".to_owned(),
-                    Rail::Power(hwmon.join("power1_input"), 1e-6),
-                ));
+                rails.push(NamedRail {
+                    label: "VIN".to_owned(),
+                    rail: Rail::Power(hwmon.join("power1_input"), 1e-6),
+                });
             }
         }
     }
     if rails.is_empty() {
         return Ok(None);
     }
-    // with a total rail, adding its parts would count them twice
+    // with a rail of the whole module, adding the others would count them twice
     let total = rails
         .iter()
-        .position(|(label, _)| TOTAL_RAILS.contains(&label.as_str()));
+        .position(|named| TOTAL_RAILS.contains(&named.label.as_str()));
     let (scope, rails) = match total {
         Some(index) => {
-            let (label, rail) = rails.swap_remove(index);
+            let NamedRail { label, rail } = rails.swap_remove(index);
             (label, vec![rail])
         }
         None => (
             "rails-sum".to_owned(),
-            rails.into_iter().map(|(_, rail)| rail).collect(),
+            rails.into_iter().map(|named| named.rail).collect(),
         ),
     };
     let mut meter = Ina {
@@ -78,33 +84,34 @@ pub fn find(root: &Path) -> Result<Option<Box<dyn PowerMeter>>, PowerError> {
     Ok(Some(Box::new(meter)))
 }
 
-/// JetPack 5 and 6: `in{N}_label`, `in{N}_input`, `curr{N}_input`. Channel 7 is a sum of shunt
-/// voltages, `NC` is not connected.
-fn hwmon_rails(hwmon: &Path, rails: &mut Vec<(String, Rail)>) -> Result<(), PowerError> {
+/// JetPack 5 and 6: `in{N}_label`, `in{N}_input`, `curr{N}_input`. Channel 7 is the sum of the
+/// shunt voltages; the label `NC` means not connected.
+fn hwmon_rails(hwmon: &Path, rails: &mut Vec<NamedRail>) -> Result<(), PowerError> {
     for channel in 1..=3 {
         let label = hwmon.join(format!("in{channel}_label"));
         if !label.exists() {
             continue;
         }
-        let label = text(&label)?;
+        let label = read_text(&label)?;
         if label != "NC" {
             let volts = hwmon.join(format!("in{channel}_input"));
             let amps = hwmon.join(format!("curr{channel}_input"));
-            rails.push((label, Rail::VoltsAmps(volts, amps)));
+            let rail = Rail::VoltsAmps(volts, amps);
+            rails.push(NamedRail { label, rail });
         }
     }
     Ok(())
 }
 
 /// JetPack 4: `rail_name_{N}` and `in_power{N}_input` in mW.
-fn iio_rails(iio: &Path, rails: &mut Vec<(String, Rail)>) -> Result<(), PowerError> {
+fn iio_rails(iio: &Path, rails: &mut Vec<NamedRail>) -> Result<(), PowerError> {
     for channel in 0..=2 {
         let name = iio.join(format!("rail_name_{channel}"));
         if name.exists() {
-            rails.push((
-                text(&name)?,
-                Rail::Power(iio.join(format!("in_power{channel}_input")), 1e-3),
-            ));
+            rails.push(NamedRail {
+                label: read_text(&name)?,
+                rail: Rail::Power(iio.join(format!("in_power{channel}_input")), 1e-3),
+            });
         }
     }
     Ok(())
@@ -119,8 +126,8 @@ impl PowerMeter for Ina {
         let mut watts = 0.0;
         for rail in &self.rails {
             watts += match rail {
-                Rail::VoltsAmps(volts, amps) => number(volts)? * number(amps)? * 1e-6,
-                Rail::Power(power, step) => number(power)? * step,
+                Rail::VoltsAmps(volts, amps) => read_number(volts)? * read_number(amps)? * 1e-6,
+                Rail::Power(power, unit) => read_number(power)? * unit,
             };
         }
         Ok(Reading::Power(Watts(watts)))

@@ -1,5 +1,5 @@
-//! A PC's NVIDIA card, through the driver's own library, loaded at run time.
-//! On Jetson boards NVML does not tell the power: the INA sensors do.
+//! The power of an NVIDIA card in a PC, through the driver's library NVML, which is loaded at run
+//! time. On Jetson boards NVML does not report power; [`super::ina`] does.
 
 use super::{PowerError, PowerMeter, Reading};
 use crate::board::GpuPlace;
@@ -8,19 +8,20 @@ use crate::units::{Joules, Watts};
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
 
+/// A card as a power meter.
 struct Card {
     nvml: Nvml,
     place: GpuPlace,
-    /// The last value of the energy counter in mJ; `None` where the card has no counter.
+    /// The last value of the energy counter in mJ; `None` if the card has no counter.
     counter: Option<u64>,
 }
 
-/// The card at `place`, where there is a driver and it tells the power.
+/// The card at `place`; `None` without an NVIDIA driver, or if the card does not report power.
 ///
 /// # Errors
-/// When there is a driver that refuses.
+/// If the driver reports an error.
 pub fn find(place: &GpuPlace) -> Result<Option<Box<dyn PowerMeter>>, PowerError> {
-    // no library: no NVIDIA driver, which is nothing to report
+    // no library means no NVIDIA driver, which is not an error
     let Ok(nvml) = Nvml::init() else {
         return Ok(None);
     };
@@ -31,7 +32,7 @@ pub fn find(place: &GpuPlace) -> Result<Option<Box<dyn PowerMeter>>, PowerError>
     if counter.is_none() {
         match device.power_usage() {
             Ok(_) => {}
-            // a card, or a board's GPU, without a meter
+            // a card, or the GPU of a board, without a meter
             Err(NvmlError::NotSupported) => return Ok(None),
             Err(error) => return Err(PowerError::Driver(error.to_string())),
         }
@@ -43,7 +44,8 @@ pub fn find(place: &GpuPlace) -> Result<Option<Box<dyn PowerMeter>>, PowerError>
     })))
 }
 
-/// CUDA numbers cards by speed and NVML by their slots: only the address names the same one.
+/// Finds the card by its PCI address: CUDA orders cards by speed and NVML by PCI bus id, so their
+/// indices differ.
 fn card<'nvml>(nvml: &'nvml Nvml, place: &GpuPlace) -> Result<Device<'nvml>, NvmlError> {
     match &place.pci {
         Some(address) => nvml.device_by_pci_bus_id(address.as_str()),

@@ -1,24 +1,30 @@
-//! A PC's processor package: Intel's and AMD's energy counters, through the kernel's powercap
-//! files. Source: the kernel's Documentation/power/powercap/powercap.rst.
+//! RAPL: energy counters of Intel and AMD processor packages, through the kernel's powercap files. Source: the kernel's Documentation/power/powercap/powercap.rst.
 
-use super::{PowerError, PowerMeter, Reading, entries, number, text};
+use super::{PowerError, PowerMeter, Reading, entries, read_number, read_text};
 use crate::stats::MeterInfo;
 use crate::units::Joules;
 use std::path::{Path, PathBuf};
 
 struct Rapl {
-    /// Each package's counter file, its wrap-around and its last value, in µJ.
-    packages: Vec<(PathBuf, f64, Option<f64>)>,
+    packages: Vec<Package>,
 }
 
-/// Looks for package counters below `root`.
+/// The counter of one processor package, in µJ.
+struct Package {
+    counter: PathBuf,
+    /// Value at which it wraps around.
+    range: f64,
+    last: Option<f64>,
+}
+
+/// Finds package counters below `root`.
 ///
 /// # Errors
-/// When there is one that cannot be read: since 2020 only root may.
+/// If a counter exists but cannot be read: since Linux 5.10 only root may (CVE-2020-8694).
 pub fn find(root: &Path) -> Result<Option<Box<dyn PowerMeter>>, PowerError> {
     let mut packages = Vec::new();
     for zone in entries(&root.join("sys/class/powercap")) {
-        // 'intel-rapl-mmio' shows the same counters a second time
+        // 'intel-rapl-mmio' has the same counters a second time
         let file = zone
             .file_name()
             .unwrap_or_default()
@@ -27,10 +33,14 @@ pub fn find(root: &Path) -> Result<Option<Box<dyn PowerMeter>>, PowerError> {
         if !file.starts_with("intel-rapl:") {
             continue;
         }
-        // the package is 'package-0'; 'core' and 'dram' are parts of it or beside it
-        if text(&zone.join("name")).is_ok_and(|name| name.starts_with("package")) {
-            let range = number(&zone.join("max_energy_range_uj"))?;
-            packages.push((zone.join("energy_uj"), range, None));
+        // 'package-0' is the package; 'core' and 'dram' are separate zones
+        if read_text(&zone.join("name")).is_ok_and(|name| name.starts_with("package")) {
+            let range = read_number(&zone.join("max_energy_range_uj"))?;
+            packages.push(Package {
+                counter: zone.join("energy_uj"),
+                range,
+                last: None,
+            });
         }
     }
     if packages.is_empty() {
@@ -51,14 +61,14 @@ impl PowerMeter for Rapl {
 
     fn read(&mut self) -> Result<Reading, PowerError> {
         let mut microjoules = 0.0;
-        for (counter, range, last) in &mut self.packages {
-            let now = number(counter)?;
-            let before = last.replace(now).unwrap_or(now);
-            // a counter that went back has wrapped around once
+        for package in &mut self.packages {
+            let now = read_number(&package.counter)?;
+            let before = package.last.replace(now).unwrap_or(now);
+            // a lower value means that the counter has wrapped around once
             microjoules += if now >= before {
                 now - before
             } else {
-                now + *range - before
+                now + package.range - before
             };
         }
         Ok(Reading::Energy(Joules(1e-6 * microjoules)))
