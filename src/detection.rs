@@ -4,30 +4,30 @@ use crate::geometry::BBox;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// One object found in one frame.
+/// One detected object in one frame.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Detection {
     /// Index into the model's class names.
     pub class_id: usize,
-    /// 0..=1.
+    /// Confidence, 0..=1.
     pub score: f32,
-    /// Where, in frame pixels.
+    /// Bounding box in frame pixels.
     pub bbox: BBox,
 }
 
-/// What counts as a detection.
+/// Score thresholds and NMS parameters.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Thresholds {
-    /// Least score by class id; above 1 switches a class off.
+    /// Score threshold by class id; above 1 disables a class.
     pub score: Vec<f32>,
-    /// Intersection over union above which NMS drops the lower score of the same class.
+    /// IoU above which NMS drops the lower score of two detections of the same class.
     pub nms_iou: f32,
-    /// Most detections a frame; the best scores stay.
+    /// Maximum detections per frame; the highest scores are kept.
     pub max_detections: usize,
 }
 
 impl Thresholds {
-    /// The same least score for every class.
+    /// The same score threshold for every class, and at most 300 detections per frame.
     pub fn uniform(classes: usize, score: f32, nms_iou: f32) -> Thresholds {
         Thresholds {
             score: vec![score; classes],
@@ -40,20 +40,20 @@ impl Thresholds {
 /// Time one frame spent in each stage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StageTimes {
-    /// From the source's bytes to RGB, in the capture thread.
+    /// Decoding to RGB, in the capture thread.
     pub decode: Duration,
-    /// Letterbox.
+    /// Letterboxing.
     pub preprocess: Duration,
-    /// The network.
+    /// Inference.
     pub inference: Duration,
-    /// Thresholds and NMS.
+    /// Score thresholds, box decoding and NMS.
     pub postprocess: Duration,
-    /// From the last byte of the frame to its detections: waiting included.
+    /// From the last byte of the frame to its detections, including waits.
     pub age: Duration,
 }
 
 impl StageTimes {
-    /// The work done on the frame, waiting excluded.
+    /// Sum of the stages, without waits.
     pub fn total(&self) -> Duration {
         self.decode + self.preprocess + self.inference + self.postprocess
     }
@@ -74,7 +74,7 @@ impl Labels {
         &self.0
     }
 
-    /// The name of a class.
+    /// The name of a class; `unknown` if the id is out of range.
     pub fn name(&self, class_id: usize) -> &str {
         self.0.get(class_id).map_or("unknown", String::as_str)
     }

@@ -51,11 +51,10 @@ pub struct BBox {
 }
 
 impl BBox {
-    /// A box clamped to a frame; corners given the wrong way round become an empty box, and so
-    /// does NaN.
+    /// A box clamped to a frame. Swapped corners and NaN give an empty box.
     pub fn clamped(x0: f32, y0: f32, x1: f32, y1: f32, frame: Size) -> BBox {
         if [x0, y0, x1, y1].iter().any(|v| v.is_nan()) {
-            return BBox::clamped(0.0, 0.0, 0.0, 0.0, frame); // `max` below would hide it
+            return BBox::clamped(0.0, 0.0, 0.0, 0.0, frame); // `max` below would drop the NaN
         }
         let clamp = |v: f32, limit: u32| v.max(0.0).min(limit as f32);
         let (x0, y0) = (clamp(x0, frame.width), clamp(y0, frame.height));
@@ -107,7 +106,7 @@ impl BBox {
         [self.x0, self.y0, self.width(), self.height()]
     }
 
-    /// Intersection over union with `other`; 0 when either is empty.
+    /// Intersection over union with `other`; 0 if either is empty.
     pub fn iou(&self, other: &BBox) -> f32 {
         let width = self.x1.min(other.x1) - self.x0.max(other.x0);
         let height = self.y1.min(other.y1) - self.y0.max(other.y0);
@@ -118,7 +117,7 @@ impl BBox {
         both / (self.area() + other.area() - both)
     }
 
-    /// COCO's size class.
+    /// COCO's size class of the box.
     pub fn area_class(&self) -> AreaClass {
         match self.area() {
             area if area < 32.0 * 32.0 => AreaClass::Small,
@@ -140,14 +139,14 @@ pub enum AreaClass {
     Large,
 }
 
-/// How a frame was placed in the network's input, and the way back.
+/// Placement of a frame in the network's input, and the inverse mapping of boxes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Letterbox {
     /// Frame size in pixels.
     pub frame: Size,
     /// Input size in pixels.
     pub input: Size,
-    /// The resized picture inside the input, in whole input pixels.
+    /// Size of the scaled frame inside the input, in input pixels.
     pub inner: Size,
     /// Columns of border on the left.
     pub pad_x: u32,
@@ -156,7 +155,7 @@ pub struct Letterbox {
 }
 
 impl Letterbox {
-    /// The largest centred copy of `frame` inside `input` that keeps its aspect.
+    /// The largest centred placement of `frame` inside `input` that keeps the aspect ratio.
     pub fn fit(frame: Size, input: Size) -> Letterbox {
         let scale = f64::min(
             f64::from(input.width) / f64::from(frame.width),
@@ -176,7 +175,7 @@ impl Letterbox {
         }
     }
 
-    /// A box in input pixels, in frame pixels and clamped to the frame.
+    /// Maps a box from input pixels to frame pixels, clamped to the frame.
     pub fn to_frame(&self, x0: f32, y0: f32, x1: f32, y1: f32) -> BBox {
         let scale_x = self.frame.width as f32 / self.inner.width as f32;
         let scale_y = self.frame.height as f32 / self.inner.height as f32;
@@ -191,8 +190,8 @@ impl Letterbox {
     }
 }
 
-/// The input size for a frame: the long side becomes `long_side`, the short side is rounded up
-/// to a multiple of `multiple`, so that little is spent on borders.
+/// The input size for a frame: the long side is `long_side`, the short side follows the aspect ratio
+/// and is rounded up to a multiple of `multiple`, so that the border is small.
 pub fn input_size_for(frame: Size, long_side: u32, multiple: u32) -> Size {
     let longest = frame.width.max(frame.height).max(1);
     let side = |px: u32| {
@@ -202,17 +201,17 @@ pub fn input_size_for(frame: Size, long_side: u32, multiple: u32) -> Size {
     Size::new(side(frame.width), side(frame.height))
 }
 
-/// How large the network's input is.
+/// Size of the network's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "InputText")]
 pub enum InputSize {
-    /// The long side in pixels; the short side follows the frame's aspect.
+    /// The long side in pixels; the short side follows the frame's aspect ratio.
     LongSide(u32),
-    /// Both sides in pixels; the frame is letterboxed into it.
+    /// Both sides in pixels; the frame is letterboxed.
     Exact(Size),
 }
 
-/// `640`, `"640"` or `"640x384"`, as configuration files write it.
+/// The input size in a settings file: `640`, `"640"` or `"640x384"`.
 #[derive(Deserialize)]
 #[serde(
     untagged,
@@ -234,7 +233,7 @@ impl TryFrom<InputText> for InputSize {
     }
 }
 
-/// Inputs beyond this need more memory than small boards have.
+/// Maximum side of the input; larger inputs need more memory than small boards have.
 pub(crate) const MAX_INPUT_SIDE: u32 = 4096;
 
 impl std::str::FromStr for InputSize {

@@ -1,8 +1,8 @@
 //! Model files: a JSON manifest and the safetensors file that it names.
 //!
-//! Everything is checked before use: the manifest's fields, the file's SHA-256, and the name,
-//! dtype and shape of every tensor that the graph asks for. Batch norm is folded into the
-//! convolution here, once, so that engines only know weights and biases.
+//! Loading checks the fields of the manifest, the SHA-256 of the file, and name, dtype and shape of
+//! every tensor that the graph needs. It folds batch norm into the convolutions, so that engines
+//! have only weights and biases.
 
 use crate::detection::Labels;
 use crate::geometry::MAX_INPUT_SIDE;
@@ -13,16 +13,16 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
-/// The format string that a manifest starts with.
+/// Value of `format` in a manifest.
 pub const FORMAT: &str = "vovcam-model.v1";
 
-/// PyTorch's default epsilon, which the recipe trains with.
+/// PyTorch's default epsilon, which is used in training.
 const BATCH_NORM_EPSILON: f32 = 1e-5;
 
 static BUNDLED_MANIFEST: &[u8] = include_bytes!("../models/vovnet27_slim.json");
 static BUNDLED_WEIGHTS: &[u8] = include_bytes!("../models/vovnet27_slim.safetensors");
 
-/// What stands beside the weights: everything needed to run, and where they come from.
+/// The manifest of a model: parameters for detection, and the origin of the weights.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
@@ -34,74 +34,74 @@ pub struct Manifest {
     pub weights: String,
     /// Lower-case hex SHA-256 of that file.
     pub sha256: String,
-    /// Shape of the network.
+    /// Architecture of the network.
     pub network: Network,
     /// Class names by class id.
     pub classes: Vec<String>,
-    /// Long side of the input in pixels that the model was trained for.
+    /// Long side of the input in pixels, as used in training.
     pub input_size: usize,
-    /// Mean of the R, G, B channels, of values scaled to 0..=1.
+    /// Mean of the R, G, B channels, for values scaled to 0..=1.
     pub mean: [f32; 3],
-    /// Standard deviation of the R, G, B channels, of values scaled to 0..=1.
+    /// Standard deviation of the R, G, B channels, for values scaled to 0..=1.
     pub std: [f32; 3],
     /// Grey level of the letterbox border, 0..=255.
     pub pad_value: u8,
     /// Default thresholds.
     pub thresholds: DefaultThresholds,
-    /// What int8 engines need to know; absent until the model is calibrated.
+    /// Activation ranges for int8 engines; absent until the model is calibrated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub int8: Option<Int8>,
-    /// How and on what the weights were trained.
+    /// Training data and parameters.
     #[serde(default)]
     pub training: serde_json::Value,
-    /// Figures measured on evaluation sets.
+    /// Results on evaluation sets.
     #[serde(default)]
     pub measured: serde_json::Value,
 }
 
-/// Ranges of activations, measured on pictures by [`crate::eval::calibration`].
+/// Ranges of activations, measured on images by [`crate::eval::calibration`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Int8 {
-    /// Pictures they were measured on.
+    /// Number of images of the measurement.
     pub pictures: usize,
-    /// By graph node: the value that byte 255 stands for; larger ones are clamped.
+    /// By graph node: the value that is quantised to 255; larger ones are clamped.
     pub ranges: std::collections::BTreeMap<String, f32>,
 }
 
-/// Thresholds that suit the model.
+/// Default thresholds of a model.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DefaultThresholds {
-    /// Least score of a detection.
+    /// Score threshold, 0..=1.
     pub score: f32,
-    /// Intersection over union above which NMS drops the lower score.
+    /// IoU above which NMS drops the lower score, 0..=1.
     pub nms_iou: f32,
 }
 
 /// A model that passed every check: manifest, graph and folded weights.
 #[derive(Debug)]
 pub struct Model {
-    /// What the model says of itself.
+    /// The manifest.
     pub manifest: Manifest,
-    /// The network.
+    /// The network as a graph.
     pub graph: Graph,
-    /// Weights of [`Graph::convs`], in that order.
+    /// Weights of the convolutions, in the order of [`Graph::convs`].
     pub weights: Vec<ConvWeights>,
-    /// Where it was loaded from, for logs.
+    /// Path of the manifest or `built in`, for logs.
     pub origin: String,
 }
 
 /// One convolution with its batch norm folded in.
 #[derive(Clone, Debug)]
 pub struct ConvWeights {
-    /// `[out, in, kernel, kernel]`.
+    /// Shape `[out, in, kernel, kernel]`.
     pub weight: Vec<f32>,
-    /// `[out]`.
+    /// Shape `[out]`.
     pub bias: Vec<f32>,
 }
 
-/// Why a model cannot be used.
+/// A model that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// A file could not be read.
@@ -109,18 +109,18 @@ pub enum ModelError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The manifest is not what it should be.
+    /// The manifest is not valid.
     #[error("the model manifest '{origin}' is not valid: {reason}")]
     Manifest {
         /// The manifest.
         origin: String,
-        /// What is wrong.
+        /// Expected and got.
         reason: String,
     },
-    /// The weights are not the ones the manifest was written for.
+    /// The weights do not belong to the manifest.
     #[error(
         "the weights '{origin}' have SHA-256 {got}, the manifest expects {expected}: \
          copy both files again, or export them again"
@@ -128,9 +128,9 @@ pub enum ModelError {
     Hash {
         /// The weights file.
         origin: String,
-        /// From the manifest.
+        /// SHA-256 in the manifest.
         expected: String,
-        /// Of the file.
+        /// SHA-256 of the file.
         got: String,
     },
     /// Not a safetensors file.
@@ -138,19 +138,19 @@ pub enum ModelError {
     Format {
         /// The weights file.
         origin: String,
-        /// What is wrong.
+        /// The parser's error.
         reason: String,
     },
-    /// A tensor is missing or of another kind.
+    /// A tensor is missing or has another shape or dtype.
     #[error("tensor '{tensor}' in '{origin}': expected {expected}, got {got}")]
     Tensor {
         /// The weights file.
         origin: String,
         /// The tensor's name.
         tensor: String,
-        /// What the network needs.
+        /// Shape, dtype or values that the network needs.
         expected: String,
-        /// What is there.
+        /// Those in the file.
         got: String,
     },
 }
@@ -164,15 +164,16 @@ impl Model {
     /// The model built into the program.
     ///
     /// # Errors
-    /// Only when the program was built from damaged model files.
+    /// Only if the program was built with damaged model files.
     pub fn bundled() -> Result<Model, ModelError> {
         Model::from_bytes(BUNDLED_MANIFEST, BUNDLED_WEIGHTS, "built in")
     }
 
-    /// Loads a manifest, or a safetensors file whose manifest has the same name with `.json`.
+    /// Loads a model from the path of its manifest, or of its safetensors file if the manifest has the
+    /// same name with `.json`.
     ///
     /// # Errors
-    /// When a file cannot be read or fails a check.
+    /// If a file cannot be read or fails a check.
     pub fn load(path: &Path) -> Result<Model, ModelError> {
         let manifest_path = path.with_extension("json");
         let manifest = read(&manifest_path)?;
@@ -181,10 +182,10 @@ impl Model {
         Model::from_bytes(&manifest, &weights, &manifest_path.display().to_string())
     }
 
-    /// Checks and folds a model that is already in memory; `origin` is for messages.
+    /// Loads a model from bytes in memory; `origin` is for messages.
     ///
     /// # Errors
-    /// When the bytes fail a check.
+    /// If the bytes fail a check.
     pub fn from_bytes(manifest: &[u8], weights: &[u8], origin: &str) -> Result<Model, ModelError> {
         let manifest = parse_manifest(manifest, origin)?;
         let file = format!("{} of {origin}", manifest.weights);
@@ -225,11 +226,11 @@ impl Model {
 }
 
 impl Model {
-    /// A model of this shape with pseudo-random weights that keep activations in range: what
-    /// benchmarks and kernel tests run when the answer does not matter, only that it is the same.
+    /// A model with pseudo-random weights that keep activations in range, for benchmarks and kernel
+    /// tests. The same `seed` gives the same weights on every machine.
     ///
     /// # Errors
-    /// When the network's shape is not valid.
+    /// If the architecture is not valid.
     pub fn random(network: Network, classes: usize, seed: u64) -> Result<Model, ModelError> {
         let graph = network
             .graph(classes)
@@ -270,10 +271,10 @@ impl Model {
     }
 }
 
-/// Uniform weights with He's variance, 2 / fan-in, and small biases.
+/// Uniform weights with variance 2 / fan-in (He et al. 2015), and small biases.
 fn random_conv(conv: &Conv, state: &mut u64) -> ConvWeights {
     let mut uniform = || {
-        // SplitMix64, Steele et al. 2014: one line, and the same numbers everywhere
+        // SplitMix64 (Steele et al. 2014)
         *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = *state;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -334,12 +335,14 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Reads tensors from a safetensors file.
 struct TensorReader<'a> {
     tensors: SafeTensors<'a>,
     origin: &'a str,
 }
 
 impl TensorReader<'_> {
+    /// Weights and bias of a convolution with its batch norm folded in.
     fn folded(&self, conv: &Conv) -> Result<ConvWeights, ModelError> {
         let out = conv.out_channels;
         let shape = [out, conv.in_channels, conv.kernel, conv.kernel];
@@ -364,6 +367,7 @@ impl TensorReader<'_> {
         Ok(ConvWeights { weight, bias })
     }
 
+    /// A tensor as f32, with a check of its shape.
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
         let view = self.tensors.tensor(name).map_err(|_| {
             self.error(

@@ -1,4 +1,4 @@
-//! Preprocess, engine and postprocess, one after the other, with reused buffers.
+//! The detector: preprocessing, engine and postprocessing in sequence, with reused buffers.
 
 use crate::board::GpuPlace;
 use crate::detect::postprocess::Postprocessor;
@@ -16,18 +16,18 @@ use crate::tensor::Batch;
 use crate::tensor::RawOutput;
 use std::time::{Duration, Instant};
 
-/// How to build a [`Detector`].
+/// Options of a [`Detector`].
 #[derive(Clone, Debug, Default)]
 pub struct DetectorOptions {
-    /// What runs the network.
+    /// Engine that runs the network.
     pub engine: EngineOptions,
-    /// Input size; `None` = the long side that the model was trained for.
+    /// Input size; `None` = the long side from the model's manifest.
     pub input: Option<InputSize>,
-    /// Thresholds; `None` = the model's own for every class.
+    /// Thresholds; `None` = the defaults from the model's manifest for every class.
     pub thresholds: Option<Thresholds>,
 }
 
-/// Why a frame could not be searched.
+/// Detection failed on a frame.
 #[derive(Debug, thiserror::Error)]
 pub enum DetectError {
     /// The engine failed.
@@ -38,7 +38,7 @@ pub enum DetectError {
     Preprocess(#[from] PreprocessError),
 }
 
-/// Finds objects in frames of any size, reusing every buffer from frame to frame.
+/// Detects objects in frames of any size; reuses its buffers.
 pub struct Detector {
     engine: Box<dyn Engine>,
     preprocessor: Preprocessor,
@@ -51,10 +51,10 @@ pub struct Detector {
 }
 
 impl Detector {
-    /// Prepares a model for detection.
+    /// Loads a model into the selected engine.
     ///
     /// # Errors
-    /// When the engine asked for cannot run here.
+    /// If the selected engine cannot run the model on this machine.
     pub fn new(model: &Model, options: &DetectorOptions) -> Result<Detector, EngineError> {
         let manifest = &model.manifest;
         let thresholds = options.thresholds.clone();
@@ -72,17 +72,17 @@ impl Detector {
         })
     }
 
-    /// The engine's kernels, precision and threads, for the start-up log.
+    /// The engine's kernels, precision and threads, for the log.
     pub fn describe(&self) -> String {
         self.engine.describe()
     }
 
-    /// The GPU that the network runs on.
+    /// The GPU that runs the network; `None` on the CPU.
     pub fn gpu(&self) -> Option<GpuPlace> {
         self.engine.gpu()
     }
 
-    /// The network's input size for frames of `frame` pixels.
+    /// The network's input size in pixels for frames of size `frame`.
     pub fn input_size(&self, frame: Size) -> Size {
         match self.input_size {
             InputSize::Exact(size) => size,
@@ -90,37 +90,36 @@ impl Detector {
         }
     }
 
-    /// The thresholds it was built with, as a plan.
+    /// A plan with the thresholds of [`DetectorOptions`].
     pub fn plan(&self) -> DetectPlan {
         DetectPlan {
             thresholds: self.thresholds.clone(),
         }
     }
 
-    /// Searches one frame with the thresholds it was built with: detections, best score first,
-    /// and the time spent (`age` is left at zero).
+    /// Detects objects in one frame with the thresholds of [`DetectorOptions`].
     ///
     /// # Errors
-    /// When the frame does not fit its own size, or the engine fails.
+    /// If the frame's bytes do not match its size, or the engine fails.
     pub fn detect_one(&mut self, frame: &Frame) -> Result<Found, DetectError> {
         let mut found = Found::default();
         let plan = self.plan();
-        self.search(frame, &plan, &mut found)?;
+        self.detect_frame(frame, &plan, &mut found)?;
         Ok(found)
     }
 
-    fn search(
+    fn detect_frame(
         &mut self,
         frame: &Frame,
         plan: &DetectPlan,
         found: &mut Found,
     ) -> Result<(), DetectError> {
-        let mut lap = Lap(Instant::now());
+        let mut stopwatch = Stopwatch(Instant::now());
         let size = self.input_size(frame.meta.size);
         let letterbox = self.preprocessor.letterbox(frame, size, &mut self.input)?;
-        let preprocess = lap.split();
+        let preprocess = stopwatch.split();
         self.engine.infer(&self.input, &mut self.output)?;
-        let inference = lap.split();
+        let inference = stopwatch.split();
         self.postprocessor.run(
             &self.output,
             0,
@@ -132,7 +131,7 @@ impl Detector {
             decode: frame.meta.decode,
             preprocess,
             inference,
-            postprocess: lap.split(),
+            postprocess: stopwatch.split(),
             age: Duration::ZERO,
         };
         Ok(())
@@ -147,20 +146,21 @@ impl Detect for Detector {
         found: &mut [Found],
     ) -> Result<(), DetectError> {
         let mut pairs = frames.iter().zip(found);
-        pairs.try_for_each(|(frame, found)| self.search(frame, plan, found))
+        pairs.try_for_each(|(frame, found)| self.detect_frame(frame, plan, found))
     }
 }
 
-/// The model's own thresholds, the same for every class.
+/// The default thresholds from the manifest, the same for every class.
 pub fn default_thresholds(manifest: &Manifest) -> Thresholds {
     let defaults = manifest.thresholds;
     Thresholds::uniform(manifest.classes.len(), defaults.score, defaults.nms_iou)
 }
 
-/// A stopwatch that starts its next lap when it is read.
-struct Lap(Instant);
+/// Measures consecutive intervals.
+struct Stopwatch(Instant);
 
-impl Lap {
+impl Stopwatch {
+    /// Time since the previous call.
     fn split(&mut self) -> Duration {
         let now = Instant::now();
         now - std::mem::replace(&mut self.0, now)

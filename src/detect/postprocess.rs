@@ -1,15 +1,15 @@
-//! From logits to boxes: decode, threshold, NMS, and back to frame pixels. No tensor types.
+//! Postprocessing: score threshold, box decoding (DFL) in frame pixels, and NMS.
 
 use crate::detection::{Detection, Thresholds};
 use crate::geometry::BBox;
 use crate::geometry::Letterbox;
 use crate::tensor::{RawLevel, RawOutput};
 
-/// Candidates that enter NMS at most; the best scores stay. COCO evaluation at a threshold near
-/// zero would otherwise spend its time comparing noise.
+/// Maximum candidates for NMS, highest scores first. NMS is quadratic, and an evaluation with a score
+/// threshold near zero has many candidates.
 const MAX_CANDIDATES: usize = 3000;
 
-/// Turns logits into detections, reusing its scratch space.
+/// Decodes logits into detections; reuses its buffers.
 #[derive(Debug, Default)]
 pub struct Postprocessor {
     candidates: Vec<Detection>,
@@ -17,8 +17,8 @@ pub struct Postprocessor {
 }
 
 impl Postprocessor {
-    /// Detections of picture `item` of the batch, best score first, in frame pixels.
-    /// Values that are not finite never become detections.
+    /// Decodes the detections of image `item` of the batch into `detections`, by descending score, in
+    /// frame pixels. Cells with NaN or infinite values are ignored.
     pub fn run(
         &mut self,
         output: &RawOutput,
@@ -53,7 +53,7 @@ impl Postprocessor {
     }
 }
 
-/// Appends the cells whose class logit reaches that class's threshold.
+/// Appends a candidate for each cell and class whose logit reaches the class's threshold.
 fn decode(
     level: &RawLevel,
     batch: usize,
@@ -68,8 +68,8 @@ fn decode(
     let class = &level.class[item * cells * classes..(item + 1) * cells * classes];
     let boxes = &level.boxes[item * cells * sides..(item + 1) * cells * sides];
     for (cell, scores) in class.chunks_exact(classes).enumerate() {
-        for (class_id, (&score, &least)) in scores.iter().zip(class_logits).enumerate() {
-            if score >= least && score.is_finite() {
+        for (class_id, (&score, &threshold)) in scores.iter().zip(class_logits).enumerate() {
+            if score >= threshold && score.is_finite() {
                 let bbox = decode_box(
                     level,
                     cell,
@@ -88,7 +88,8 @@ fn decode(
     }
 }
 
-/// A cell's box: its centre, and the mean of each side's distribution in strides.
+/// The box of a cell: from its centre, the distance to each side is the mean of the side's
+/// distribution over bins, in strides (distribution focal loss, Li et al. 2020).
 fn decode_box(level: &RawLevel, cell: usize, sides: &[f32], letterbox: &Letterbox) -> BBox {
     let stride = level.stride as f32;
     let x = ((cell % level.width) as f32 + 0.5) * stride;
@@ -103,7 +104,7 @@ fn decode_box(level: &RawLevel, cell: usize, sides: &[f32], letterbox: &Letterbo
     )
 }
 
-/// Mean of the bin index under the softmax of `logits`.
+/// Expected bin index under the softmax of `logits`.
 fn mean_bin(logits: &[f32]) -> f32 {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let (mut total, mut weighted) = (0.0f32, 0.0f32);
@@ -115,17 +116,17 @@ fn mean_bin(logits: &[f32]) -> f32 {
     weighted / total
 }
 
-/// Greedy non-maximum suppression within each class; `candidates` are sorted by score.
-fn nms(candidates: &[Detection], iou: f32, most: usize, kept: &mut Vec<Detection>) {
+/// Greedy non-maximum suppression within each class; `candidates` are sorted by descending score.
+fn nms(candidates: &[Detection], iou: f32, max: usize, kept: &mut Vec<Detection>) {
     kept.clear();
     for candidate in candidates {
-        if kept.len() >= most {
+        if kept.len() >= max {
             return;
         }
-        let covered = |winner: &Detection| {
+        let suppressed_by = |winner: &Detection| {
             winner.class_id == candidate.class_id && winner.bbox.iou(&candidate.bbox) > iou
         };
-        if !kept.iter().any(covered) {
+        if !kept.iter().any(suppressed_by) {
             kept.push(*candidate);
         }
     }
@@ -135,7 +136,7 @@ fn sigmoid(logit: f32) -> f32 {
     1.0 / (1.0 + (-logit).exp())
 }
 
-/// The inverse of [`sigmoid`]: comparing logits saves an exponential a cell and class.
+/// The inverse of [`sigmoid`]. Comparing logits saves an exponential per cell and class.
 fn logit(score: f32) -> f32 {
     match score {
         s if s <= 0.0 => f32::NEG_INFINITY,
@@ -188,7 +189,7 @@ mod tests {
         assert_eq!(bbox.iou(&BBox::clamped(0.0, 0.0, 0.0, 0.0, FRAME)), 0.0);
     }
 
-    /// One cell of a stride-8 level says 2 strides to every side; everything else is silent.
+    /// One cell of a stride-8 level has a distance of 2 strides to every side; no other cell has a score.
     #[test]
     fn a_cell_decodes_to_the_box_around_its_centre() {
         let (bins, cells) = (4, 64);

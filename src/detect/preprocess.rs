@@ -1,4 +1,5 @@
-//! From a frame to the network's input: letterbox, keeping the way back for the boxes.
+//! Preprocessing: letterboxes a frame into the network's input and returns the geometry, with which
+//! boxes are mapped back to the frame.
 
 use crate::frame::Frame;
 use crate::geometry::Letterbox;
@@ -7,7 +8,7 @@ use crate::tensor::Batch;
 use fast_image_resize as fir;
 use fir::images::{CroppedImageMut, Image, ImageRef};
 
-/// Why a frame cannot be prepared.
+/// A frame that cannot be letterboxed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot resize a {frame} frame to {input}: {reason}")]
 pub struct PreprocessError {
@@ -21,7 +22,7 @@ pub struct Preprocessor {
     resizer: fir::Resizer,
     options: fir::ResizeOptions,
     pad_value: u8,
-    /// The geometry that the border in the caller's buffer was written for.
+    /// Geometry for which the border in the caller's buffer was written.
     bordered: Option<Letterbox>,
 }
 
@@ -30,8 +31,8 @@ impl Preprocessor {
     pub fn new(pad_value: u8) -> Preprocessor {
         Preprocessor {
             resizer: fir::Resizer::new(),
-            // Convolution averages when it shrinks, as the training's area resize does; plain
-            // bilinear sampling would alias small people away.
+            // Convolution averages when it scales down, like the area resize in training; plain
+            // bilinear sampling would alias, so that small objects vanish.
             options: fir::ResizeOptions::new()
                 .resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::Bilinear)),
             pad_value,
@@ -39,12 +40,12 @@ impl Preprocessor {
         }
     }
 
-    /// Places `frame` in a batch of one of `size` pixels and returns its place, for the way back.
-    /// `input` is to be the same buffer in every call: its border is kept while the geometry is
-    /// the same.
+    /// Scales `frame` into `input`, which becomes a batch of one (`[1, height, width, 3]`) of `size`,
+    /// and returns the geometry. Pass the same buffer in every call: its border is rewritten only if
+    /// the geometry changes.
     ///
     /// # Errors
-    /// When the frame's bytes do not match its size.
+    /// If the frame's bytes do not match its size.
     pub fn letterbox(
         &mut self,
         frame: &Frame,
