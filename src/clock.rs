@@ -1,11 +1,11 @@
-//! Time comes in through a seam: the real clock in the program, a simulated one in tests.
+//! The clock as a trait: the system clock in the program, a simulated one in tests.
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 use jiff::Timestamp;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Nanoseconds on the monotonic clock since the clock was made; never goes back.
+/// Time on the monotonic clock since the [`Clock`] was created; never goes back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MonoTime {
     /// Nanoseconds.
@@ -31,27 +31,27 @@ impl std::ops::Add<Duration> for MonoTime {
     }
 }
 
-/// Where the program reads the time, and how it waits.
+/// Source of time, and waits.
 pub trait Clock: Send + Sync + std::fmt::Debug {
     /// Monotonic time.
     fn now(&self) -> MonoTime;
-    /// Wall-clock time, UTC; may jump when the board gets its time from the network.
+    /// Wall-clock time, UTC; may jump when the board receives its time from the network.
     fn wall(&self) -> Timestamp;
-    /// A channel that carries a value every `interval`, beginning one interval from now. A tick
-    /// that nobody took is not repeated.
+    /// A channel that receives a value every `interval`, the first after one interval. It holds one
+    /// value; while it is full, further ticks are dropped.
     fn ticks(&self, interval: Duration) -> Receiver<Instant>;
-    /// Waits for `time` or until `stop` disconnects; whether it was the stop.
+    /// Waits for `time` or until `stop` disconnects; `true` if it disconnected.
     fn wait(&self, stop: &Receiver<()>, time: Duration) -> bool;
 }
 
-/// The machine's own clocks.
+/// The clocks of the operating system.
 #[derive(Debug)]
 pub struct SystemClock {
     start: Instant,
 }
 
 impl SystemClock {
-    /// A clock whose monotonic zero is now, ready to be shared between stages.
+    /// A clock to share between stages; its monotonic time is zero now.
     pub fn shared() -> Arc<dyn Clock> {
         Arc::new(SystemClock {
             start: Instant::now(),
@@ -77,7 +77,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that moves only when told to, for tests.
+/// A clock for tests: it moves only by [`SimClock::advance`] and [`Clock::wait`].
 #[derive(Debug, Default)]
 pub struct SimClock {
     state: Mutex<SimState>,
@@ -137,7 +137,7 @@ impl Clock for SimClock {
         receiver
     }
 
-    /// Takes no time; the clock moves instead.
+    /// Returns at once and advances the clock by `time`.
     fn wait(&self, stop: &Receiver<()>, time: Duration) -> bool {
         let stopped = stop.try_recv() == Err(TryRecvError::Disconnected);
         if !stopped {

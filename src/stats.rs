@@ -1,14 +1,14 @@
-//! Figures of a run: speed, latency, losses, power and heat.
+//! Metrics of a run: speed, latency, losses, power and temperature.
 
 use crate::detection::StageTimes;
 use crate::units::{Celsius, Joules, Watts};
 use serde::Serialize;
 use std::time::Duration;
 
-/// The figures of one moment, as windows, logs and status lines show them.
+/// The metrics at one time, for the window, the log and the status line.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
-    /// Frames detected per second over the window; `None` until two frames were seen.
+    /// Frames per second through the detector over the window; `None` for fewer than two frames.
     pub fps: Option<f64>,
     /// Median time from capture to detections.
     pub latency_p50: Option<Duration>,
@@ -18,13 +18,13 @@ pub struct Snapshot {
     pub latency_p99: Option<Duration>,
     /// Frames through the detector since start.
     pub frames: u64,
-    /// Loss so far, by where it happened.
+    /// Losses so far, by stage.
     pub drops: Drops,
-    /// Power over its window; `None` without a meter, and until a window has passed.
+    /// Mean power over its window; `None` without a meter and before the first window has passed.
     pub energy: Option<Energy>,
-    /// The hottest zone; `None` where nothing reports one.
+    /// Temperature of the hottest zone; `None` without a sensor.
     pub temperature: Option<Celsius>,
-    /// Times the board throttled for current or heat since start.
+    /// Over-current throttling events of the board since start.
     pub throttled: u64,
 }
 
@@ -33,17 +33,18 @@ pub struct Snapshot {
 pub struct Drops {
     /// Dropped by the camera driver: gaps in its sequence numbers.
     pub driver: u64,
-    /// Replaced by a newer frame before the detector took them.
+    /// Replaced by a newer frame before the detector received them.
     pub replaced: u64,
     /// Damaged frames that were skipped.
     pub damaged: u64,
-    /// Log lines that a full queue or disk refused.
+    /// Log lines lost to a full queue or disk.
     pub log: u64,
-    /// Messages that other outputs had no room for, such as pictures that could not be saved.
+    /// Messages that other outputs lost, such as frames that were not saved.
     pub outputs: u64,
 }
 
-/// Energy per frame as the VoVNet paper defines it: mean power ÷ frames per second.
+/// Mean power, and energy per frame as in the VoVNet paper (Lee et al. 2019): mean power ÷ frames
+/// per second.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Energy {
     /// Mean power over the window.
@@ -52,13 +53,13 @@ pub struct Energy {
     pub per_frame: Option<Joules>,
     /// Length of the window.
     pub window: Duration,
-    /// What is measured, such as `VDD_IN`, `gpu-board` or `cpu-package`.
+    /// The measured part, such as `VDD_IN`, `gpu-board` or `cpu-package`.
     pub scope: String,
-    /// Who measures it, such as `ina3221`, `nvml` or `rapl`.
+    /// The meter, such as `ina3221`, `nvml` or `rapl`.
     pub source: String,
 }
 
-/// A whole run, for its summary.
+/// Totals of a run, for its summary.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Totals {
     /// Frames through the detector.
@@ -67,13 +68,13 @@ pub struct Totals {
     pub elapsed: Duration,
     /// Sums of the time spent in each stage.
     pub spent: StageTimes,
-    /// Loss by where it happened.
+    /// Losses by stage.
     pub drops: Drops,
-    /// Objects found.
+    /// Number of detections.
     pub detections: u64,
-    /// The figures at the end.
+    /// The metrics at the end.
     pub last: Snapshot,
-    /// Energy over the whole run, where there is a meter.
+    /// Energy of the whole run; `None` without a meter.
     pub energy: Option<Joules>,
 }
 
@@ -90,7 +91,7 @@ impl Totals {
     }
 }
 
-/// What a meter measures.
+/// A meter and the part that it measures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MeterInfo {
     /// `ina3221`, `ina238`, `nvml` or `rapl`.
@@ -99,11 +100,11 @@ pub struct MeterInfo {
     pub scope: String,
 }
 
-/// Heat of one moment.
+/// Temperature and throttling at one time.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Heat {
-    /// The hottest zone.
+    /// Temperature of the hottest zone.
     pub hottest: Option<Celsius>,
-    /// Over-current events that the board has counted.
+    /// Number of over-current events, from the counters of the board.
     pub throttled: u64,
 }
