@@ -3,9 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-mod limit;
-
-use limit::{Limit, PATIENCE};
+use crate::limit::{Limit, PATIENCE};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Lines};
 use std::os::unix::fs::PermissionsExt;

@@ -1,7 +1,7 @@
 //! The bundled clip with the demo's settings against boxes drawn by hand on every fourth frame:
 //! what the shipped model finds, and what it invents.
 //!
-//! `cargo test --release --test street -- --nocapture` prints the figures of models/README.md.
+//! `cargo test --release --test it street -- --nocapture` prints the figures of models/README.md.
 
 #![allow(
     clippy::unwrap_used,
@@ -83,7 +83,7 @@ fn detect() -> Vec<Line> {
 
 #[test]
 fn most_people_on_the_bundled_clip_are_found_and_little_is_invented() {
-    let labels: Labels = serde_json::from_str(include_str!("fixtures/street.json")).unwrap();
+    let labels: Labels = serde_json::from_str(include_str!("../fixtures/street.json")).unwrap();
     let log = detect();
     let (mut wanted, mut found, mut invented) = (0, 0, 0);
     for frame in &labels.images {

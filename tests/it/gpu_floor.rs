@@ -71,7 +71,7 @@ fn table() -> String {
 #[test]
 fn the_documented_floors_are_the_computed_ones() {
     let table = table();
-    let page = include_str!("../docs/performance-gpu.md");
+    let page = include_str!("../../docs/performance-gpu.md");
     assert!(
         page.contains(&table),
         "docs/performance-gpu.md should hold:\n{table}"

@@ -23,7 +23,7 @@ fn stderr(output: &Output) -> String {
 
 /// A log's lines, each whole and as the schema says.
 fn lines(path: &Path) -> Vec<Value> {
-    let schema = serde_json::from_str(include_str!("../assets/vovcam.v1.schema.json")).unwrap();
+    let schema = serde_json::from_str(include_str!("../../assets/vovcam.v1.schema.json")).unwrap();
     let schema = jsonschema::validator_for(&schema).unwrap();
     let text = std::fs::read_to_string(path).unwrap();
     assert!(text.ends_with('\n'), "{} is torn", path.display());

@@ -84,7 +84,7 @@ fn write_all(path: &str, stats: &Snapshot, filled: bool) {
 }
 
 fn schema() -> jsonschema::Validator {
-    let schema = serde_json::from_str(include_str!("../assets/vovcam.v1.schema.json")).unwrap();
+    let schema = serde_json::from_str(include_str!("../../assets/vovcam.v1.schema.json")).unwrap();
     jsonschema::validator_for(&schema).unwrap()
 }
 

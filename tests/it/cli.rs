@@ -46,7 +46,7 @@ fn path(dir: &Path, name: &str, bytes: &[u8]) -> String {
 }
 
 fn schema() -> jsonschema::Validator {
-    let schema = serde_json::from_str(include_str!("../assets/vovcam.v1.schema.json")).unwrap();
+    let schema = serde_json::from_str(include_str!("../../assets/vovcam.v1.schema.json")).unwrap();
     jsonschema::validator_for(&schema).unwrap()
 }
 

@@ -41,7 +41,7 @@ const TOLERANCE: f64 = 1e-4;
 
 #[test]
 fn the_reference_engine_agrees_with_pytorch() {
-    let golden: Golden = serde_json::from_str(include_str!("fixtures/golden.json")).unwrap();
+    let golden: Golden = serde_json::from_str(include_str!("../fixtures/golden.json")).unwrap();
     let model = Model::bundled().unwrap();
     assert_eq!(
         golden.sha256, model.manifest.sha256,
