@@ -2,12 +2,6 @@
 //!
 //! `tests/fixtures/golden.json` is written by `models/training/golden.py` from the bundled model.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test may panic, and says what it skipped"
-)]
-
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
 use std::collections::BTreeMap;

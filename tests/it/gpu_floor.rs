@@ -1,8 +1,6 @@
 //! The least time that a frame can take on a GPU, from what the network computes and moves and
 //! what data sheets promise. The table in `docs/performance-gpu.md` is this test's output.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
 use std::fmt::Write;
 use vovcam::weights::Model;
 

@@ -1,15 +1,19 @@
-//! All integration tests in one binary, which links the program once.
+//! All integration tests in one binary, which links the program once. `support` holds the parts
+//! that they share.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod cli;
+mod cpu_engine_alloc;
 mod eval;
 mod golden;
 mod gpu_floor;
 mod jsonl;
-mod limit;
 mod log_on_disk;
 mod power;
 mod programs;
 mod service;
 mod street;
+mod support;
 mod units;
 mod window;
