@@ -9,6 +9,7 @@ mod eval;
 mod golden;
 mod gpu_floor;
 mod jsonl;
+mod layers;
 mod log_on_disk;
 mod power;
 mod programs;
