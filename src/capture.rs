@@ -10,7 +10,7 @@ pub mod program;
 pub mod raw;
 pub mod retry;
 pub mod video;
-mod y4m;
+pub(crate) mod y4m;
 
 use crate::avi::AviError;
 use crate::clock::Clock;

@@ -16,6 +16,9 @@ pub mod detector;
 pub mod engine;
 pub mod eval;
 pub mod frame;
+#[cfg(target_os = "linux")]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod graph;
 pub mod metrics;
 pub mod model;

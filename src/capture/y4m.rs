@@ -14,15 +14,15 @@ const MAX_LINE: u64 = 1024;
 
 /// What the header says.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Header {
-    pub(super) size: Size,
+pub(crate) struct Header {
+    pub(crate) size: Size,
     /// Frames per second where stated.
-    pub(super) fps: Option<f64>,
-    pub(super) format: PixelFormat,
+    pub(crate) fps: Option<f64>,
+    pub(crate) format: PixelFormat,
 }
 
 /// Reads the header; `None` when the stream ends before it.
-pub(super) fn read_header(input: &mut impl BufRead) -> io::Result<Option<Header>> {
+pub(crate) fn read_header(input: &mut impl BufRead) -> io::Result<Option<Header>> {
     let line = read_line(input)?;
     match line.as_deref() {
         None => Ok(None),
@@ -42,14 +42,14 @@ enum Layout {
 }
 
 /// Reads frame after frame.
-pub(super) struct Frames {
-    pub(super) header: Header,
+pub(crate) struct Frames {
+    pub(crate) header: Header,
     layout: Layout,
     padded: Vec<u8>,
 }
 
 impl Frames {
-    pub(super) fn new(header: Header) -> Frames {
+    pub(crate) fn new(header: Header) -> Frames {
         let tight = frame_len(header.format, header.size);
         let layout = match padded_len(&header) == tight {
             true => Layout::Tight,
@@ -64,7 +64,7 @@ impl Frames {
 
     /// Reads a frame; `false` when the stream ends, which within a frame it does where its writer
     /// died.
-    pub(super) fn next(
+    pub(crate) fn next(
         &mut self,
         input: &mut impl BufRead,
         bytes: &mut Vec<u8>,

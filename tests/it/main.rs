@@ -6,6 +6,7 @@
 mod cli;
 mod cpu_engine_alloc;
 mod eval;
+mod fuzz;
 mod golden;
 mod gpu_floor;
 mod jsonl;
