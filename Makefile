@@ -4,7 +4,7 @@ CARGO ?= cargo
 DEMO := target/demo
 PEERS_PYTHON ?= target/peers/venv/bin/python
 
-.PHONY: help demo test lint fuzz fuzz-cov doc bench peers deb vm soak aarch64 cuda-check gpu-bundle install clean
+.PHONY: help demo test lint audit fuzz fuzz-cov doc bench peers deb vm soak aarch64 cuda-check gpu-bundle install clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 20
@@ -24,6 +24,9 @@ lint: setup-build ## formatting, clippy and documentation, warnings are errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --no-deps
+
+audit: setup-audit ## licences, sources and known weaknesses of all dependencies
+	.ci/audit
 
 FUZZ_TARGETS ?=
 fuzz: setup-build ## 10 million mutated files for each reader, resumable: docs/fuzzing.md (FUZZ_TARGETS="avi y4m": only these)
@@ -78,11 +81,13 @@ install: setup-build ## install the program for this user
 clean: ## remove everything that was built
 	$(CARGO) clean
 
-.PHONY: setup-build setup-test setup-fuzz setup-vm setup-deb setup-cuda
+.PHONY: setup-build setup-test setup-audit setup-fuzz setup-vm setup-deb setup-cuda
 setup-build:
 	@.ci/setup build
 setup-test:
 	@.ci/setup test
+setup-audit:
+	@.ci/setup audit
 setup-fuzz:
 	@.ci/setup fuzz
 setup-vm:
