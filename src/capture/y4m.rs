@@ -7,7 +7,7 @@
 
 use crate::decode::{MAX_SIDE, frame_len};
 use crate::frame::{PixelFormat, Size};
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, Cursor, Read};
 
 /// A header longer than this is none.
 const MAX_LINE: u64 = 1024;
@@ -46,6 +46,8 @@ pub(crate) struct Frames {
     pub(crate) header: Header,
     layout: Layout,
     padded: Vec<u8>,
+    /// The beginning of the next frame's line, which was read to tell the layout.
+    ahead: Vec<u8>,
 }
 
 impl Frames {
@@ -59,6 +61,7 @@ impl Frames {
             header,
             layout,
             padded: Vec::new(),
+            ahead: Vec::new(),
         }
     }
 
@@ -70,7 +73,8 @@ impl Frames {
         bytes: &mut Vec<u8>,
     ) -> io::Result<bool> {
         bytes.clear();
-        match read_line(input)? {
+        let ahead = Cursor::new(std::mem::take(&mut self.ahead));
+        match read_line(&mut ahead.chain(&mut *input))? {
             None => return Ok(false),
             Some(line) if line == "FRAME" || line.starts_with("FRAME ") => {}
             Some(line) => {
@@ -85,13 +89,17 @@ impl Frames {
         }
         input.take(tight as u64).read_to_end(bytes)?;
         if self.layout == Layout::Unknown && bytes.len() == tight {
-            let after = input.fill_buf()?;
-            let begins = &after[..after.len().min(5)];
-            if b"FRAME".starts_with(begins) {
+            // read, not looked at in a buffer, which may hold a single byte of it
+            let mut ahead = Vec::new();
+            let len = (padded - tight).min(5) as u64;
+            input.take(len).read_to_end(&mut ahead)?;
+            if b"FRAME".starts_with(&ahead) {
                 self.layout = Layout::Tight;
+                self.ahead = ahead;
             } else {
                 self.layout = Layout::Padded;
                 self.padded.clone_from(bytes);
+                self.padded.extend(ahead);
                 return self.next_padded(input, padded, bytes);
             }
         }
@@ -207,7 +215,7 @@ fn parse(line: &str) -> Result<Header, String> {
 fn rate(text: &str) -> Option<f64> {
     let (frames, seconds) = text.split_once(':')?;
     let fps = frames.parse::<f64>().ok()? / seconds.parse::<f64>().ok()?;
-    fps.is_normal().then_some(fps)
+    (fps.is_normal() && fps > 0.0).then_some(fps)
 }
 
 #[cfg(test)]
