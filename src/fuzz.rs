@@ -324,9 +324,7 @@ pub fn settings(bytes: &[u8]) -> String {
             assert_eq!(over.or(under), settings);
             assert_eq!(Settings::default().or(settings.clone()), settings);
             let _ = (settings.log_options(), settings.engine_options());
-            let mut keys: Vec<&str> = table.keys().map(String::as_str).collect();
-            keys.sort_unstable();
-            keys.join(" ")
+            format!("{} settings", table.len())
         }
         (Err(error), table) => {
             let message = error.to_string();

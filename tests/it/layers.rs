@@ -20,13 +20,16 @@ const LEVELS: [&[&str]; 9] = [
 ];
 
 /// The types that flow. These may also name one another.
-const GROUND: [&str; 8] = [
+const GROUND: [&str; 11] = [
     "avi",
+    "board",
     "clock",
     "detection",
     "event",
     "frame",
     "geometry",
+    "message",
+    "stats",
     "tensor",
     "units",
 ];
