@@ -9,7 +9,7 @@ pub mod cpu;
 pub mod cuda;
 pub mod reference;
 
-use crate::graph::Graph;
+use crate::graph::{Graph, GraphError};
 use crate::preprocess::ModelInput;
 use crate::weights::Model;
 use serde::{Deserialize, Serialize};
@@ -95,6 +95,14 @@ pub enum EngineError {
         height: usize,
         /// The network's largest stride.
         multiple: usize,
+    },
+    /// The pictures' bytes are not as many as their size says.
+    #[error("{got} bytes of pictures: expected {expected}")]
+    InputLength {
+        /// Batch × height × width × 3.
+        expected: usize,
+        /// Bytes given.
+        got: usize,
     },
     /// The GPU or its libraries failed.
     #[error("the GPU failed while {doing}")]
@@ -252,6 +260,14 @@ fn load_cuda(_: &Model, _: &EngineOptions) -> Result<Box<dyn Engine>, EngineErro
     })
 }
 
+/// Refuses a graph that the kernels cannot run.
+fn refused(engine: &'static str) -> impl FnOnce(GraphError) -> EngineError {
+    move |error| EngineError::Unsupported {
+        engine,
+        reason: format!("the network cannot run: {error}"),
+    }
+}
+
 fn lacks(engine: &'static str, precision: Precision) -> EngineError {
     EngineError::Unsupported {
         engine,
@@ -259,16 +275,27 @@ fn lacks(engine: &'static str, precision: Precision) -> EngineError {
     }
 }
 
-/// Refuses input sizes that do not divide evenly down to the coarsest stride.
+/// Refuses input sizes that do not divide evenly down to the coarsest stride, and bytes that are
+/// not as many as the size says.
 pub(crate) fn check_input(graph: &Graph, input: &ModelInput) -> Result<(), EngineError> {
     let multiple = graph.max_stride();
     let fits = |side: usize| side > 0 && side.is_multiple_of(multiple);
-    if fits(input.height) && fits(input.width) {
-        return Ok(());
+    if !(fits(input.height) && fits(input.width)) {
+        return Err(EngineError::InputSize {
+            width: input.width,
+            height: input.height,
+            multiple,
+        });
     }
-    Err(EngineError::InputSize {
-        width: input.width,
-        height: input.height,
-        multiple,
-    })
+    // saturating: a size that does not fit memory has no bytes of that number
+    let expected = [input.height, input.width, 3]
+        .into_iter()
+        .fold(input.batch, usize::saturating_mul);
+    if expected == 0 || input.data.len() != expected {
+        return Err(EngineError::InputLength {
+            expected: expected.max(1),
+            got: input.data.len(),
+        });
+    }
+    Ok(())
 }

@@ -31,7 +31,7 @@ mod winograd;
 
 pub use simd::Isa;
 
-use super::{Engine, EngineError, Precision, RawOutput, check_input};
+use super::{Engine, EngineError, Precision, RawOutput, check_input, refused};
 use crate::graph::{NodeId, Op};
 use crate::preprocess::ModelInput;
 use crate::weights::Model;
@@ -131,6 +131,7 @@ impl CpuEngine {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
         };
+        model.graph.check().map_err(refused("cpu"))?;
         let pool = Pool::new(threads)
             .map_err(|e| unavailable(format!("cannot start {threads} threads: {e}")))?;
         let layout = Layout::new(&model.graph);
@@ -205,11 +206,7 @@ impl CpuEngine {
         if let Some(known) = self.plans.iter().position(|plan| plan.size == size) {
             return Ok(known);
         }
-        let plan = Plan::new(&self.network, size).map_err(|layer| {
-            unavailable(format!(
-                "it has no kernel for layer '{layer}'; use --engine reference"
-            ))
-        })?;
+        let plan = Plan::new(&self.network, size)?;
         self.arena.reserve(plan.arena_len);
         if self.plans.len() == MOST_PLANS {
             self.plans.remove(0);

@@ -152,6 +152,7 @@ impl CudaEngine {
     /// When there is no usable GPU, driver or cuDNN, or the network has a layer without a kernel.
     pub fn new(model: &Model, options: &CudaOptions) -> Result<CudaEngine, EngineError> {
         let precision = options.precision;
+        model.graph.check().map_err(super::refused("cuda"))?;
         let gpu = Gpu::open(options.device, precision)?;
         let layout = Layout::new(&model.graph);
         let filters = filters(model, &layout, precision)
@@ -213,7 +214,7 @@ impl CudaEngine {
         let size = (batch, height, width);
         let pixel = self.shared.precision.pack();
         Program::new(&self.graph, &self.layout, size, pixel).map_err(|reason| {
-            EngineError::Unavailable {
+            EngineError::Unsupported {
                 engine: "cuda",
                 reason,
             }

@@ -22,9 +22,10 @@ impl ReferenceEngine {
     /// Puts the folded weights on `device`.
     ///
     /// # Errors
-    /// When the device refuses a tensor.
+    /// When the graph breaks a rule or the device refuses a tensor.
     pub fn new(model: &Model, device: &Device) -> Result<ReferenceEngine, EngineError> {
         let graph = model.graph.clone();
+        graph.check().map_err(super::refused("reference"))?;
         let mut convs: Vec<Option<Conv2d>> = graph.nodes.iter().map(|_| None).collect();
         for ((id, conv), weights) in graph.convs().zip(&model.weights) {
             let shape = (
@@ -79,6 +80,9 @@ impl ReferenceEngine {
     /// When the pictures do not fit the network, or candle fails in a layer.
     pub fn forward_pictures(&self, input: &ModelInput) -> Result<Vec<Tensor>, EngineError> {
         check_input(&self.graph, input)?;
+        self.graph
+            .checked_shapes(input.height, input.width)
+            .map_err(super::refused("reference"))?;
         self.forward(&self.normalised(input).map_err(|e| candle("input", e))?)
     }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// blocks and should stay in the second-level cache meanwhile (128 to 900 KiB differ by 3 %).
 const SLAB_BYTES: usize = 768 << 10;
 
-/// A planned 1×1 or 3×3 convolution.
+/// A planned convolution of any odd kernel.
 pub(super) struct Direct {
     weights: Arc<Packed>,
     source: View,
@@ -52,6 +52,11 @@ impl Direct {
         form: Form,
         threads: usize,
     ) -> Option<Direct> {
+        let pad = form.kernel / 2;
+        // windows reach into the border and no further: the layout made it for this kernel
+        if pad > source.border {
+            return None;
+        }
         let step = form.stride * source.pixel;
         let groups = Group::cover(tiles, step, weights.out_blocks, width)?;
         let row_bytes = weights.in_blocks * source.row * form.stride * source.element;
@@ -128,14 +133,13 @@ impl Direct {
         group: &Group,
         shape: &Shape,
     ) {
-        // SAFETY: a 3×3 kernel starts one pixel up and left, inside the border; the plan keeps
-        // height and width within source and target
+        // SAFETY: a window starts half a kernel up and left, inside the border, which `plan` has
+        // checked; the plan keeps height and width within source and target
         unsafe {
             let corner = (self.source.row + self.source.pixel) * self.source.element;
-            let pad = shape.kernel / 2 * corner;
             let from = memory
                 .read(&self.source, image, 0, y * self.stride, 0)
-                .sub(pad);
+                .sub(shape.kernel / 2 * corner);
             let to = memory.write(&self.target, image, group.block, y, 0);
             let weights = self.weights.block(group.block);
             let constants = self.weights.constants(group.block);

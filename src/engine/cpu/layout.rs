@@ -31,8 +31,8 @@ pub(in crate::engine) struct Buffer {
     pub(in crate::engine) first: usize,
     /// Last node that reads it.
     pub(in crate::engine) last: usize,
-    /// Whether a 3×3 convolution reads its border.
-    pub(in crate::engine) border: bool,
+    /// Pixels around the planes that a convolution reads: half of the largest kernel side.
+    pub(in crate::engine) border: usize,
 }
 
 /// Where every node's values go.
@@ -109,7 +109,7 @@ impl Layout {
             blocks: self.blocks(node),
             first: usize::MAX,
             last: 0,
-            border: false,
+            border: 0,
         });
         Home {
             buffer: self.buffers.len() - 1,
@@ -150,7 +150,9 @@ impl Layout {
                 };
                 let buffer = &mut self.buffers[home.buffer];
                 buffer.last = buffer.last.max(index);
-                buffer.border |= matches!(&node.op, Op::Conv(conv) if conv.kernel > 1);
+                if let Op::Conv(conv) = &node.op {
+                    buffer.border = buffer.border.max(conv.kernel / 2);
+                }
             }
         }
     }
@@ -210,6 +212,21 @@ mod tests {
         let first: Vec<usize> = blocks.iter().map(|home| home.block).collect();
         assert_eq!(first, [0, 8, 12, 16, 20, 24]);
         assert!(blocks.iter().all(|home| home.buffer == blocks[0].buffer));
+    }
+
+    #[test]
+    fn a_border_is_as_wide_as_the_largest_kernel_that_reads_it() {
+        let graph = Network::vovnet27_slim().graph(12).unwrap();
+        let layout = Layout::new(&graph);
+        for (index, buffer) in layout.buffers.iter().enumerate() {
+            let kernels = graph.convs().filter_map(|(id, conv)| {
+                let home = layout.homes[graph.node(id).inputs[0].0]?;
+                (home.buffer == index).then_some(conv.kernel)
+            });
+            assert_eq!(buffer.border, kernels.max().unwrap_or(1) / 2);
+        }
+        assert!(layout.buffers.iter().any(|buffer| buffer.border == 1));
+        assert!(layout.buffers.iter().any(|buffer| buffer.border == 0));
     }
 
     #[test]

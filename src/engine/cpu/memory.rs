@@ -1,9 +1,9 @@
 //! Where values lie: views into the arena and into the caller's logits.
 //!
-//! A plane is `[row, column, 16 channels]` with a border of zeros: one pixel above and on the
-//! left, one below and on the right of sides rounded up to whole Winograd tiles (the largest
-//! are those at stride 2). So no kernel tests bounds. A buffer is `[picture, block, plane]`, and a slice of its blocks is a view
-//! with the same distances.
+//! A plane is `[row, column, 16 channels]` with a border of zeros, as wide as the largest kernel
+//! that reads it needs: above and on the left, and below and on the right of sides rounded up to
+//! whole Winograd tiles (the largest are those at stride 2). So no kernel tests bounds. A buffer
+//! is `[picture, block, plane]`, and a slice of its blocks is a view with the same distances.
 #![allow(
     unsafe_code,
     reason = "hands out raw pointers into the arena; every view is checked when planned"
@@ -11,11 +11,11 @@
 
 use super::winograd::TILE;
 use crate::engine::RawOutput;
-use crate::model::STRIDES;
+use crate::graph::MOST_LEVELS;
 use std::marker::PhantomData;
 
 /// Logit arrays that a network can have: class and boxes at each stride.
-pub(super) const MOST_OUTPUTS: usize = 2 * STRIDES.len();
+pub(super) const MOST_OUTPUTS: usize = 2 * MOST_LEVELS;
 
 /// Which memory a view is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,13 +42,36 @@ pub(super) struct View {
     pub(super) pixel: usize,
     /// Bytes of an element.
     pub(super) element: usize,
+    /// Pixels of the border on each side; 0 in logits.
+    pub(super) border: usize,
 }
 
-/// Sides of a plane with its border, for a picture of `height` × `width`.
-pub(super) fn bordered(height: usize, width: usize) -> (usize, usize) {
-    // tiles of a stride-2 convolution reach two input pixels further for each output pixel
-    let side = |side: usize| side.next_multiple_of(2 * TILE) + 2;
-    (side(height), side(width))
+/// Sides of planes and of the border around them, in pixels.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sides {
+    pub(super) height: usize,
+    pub(super) width: usize,
+    pub(super) border: usize,
+}
+
+impl Sides {
+    /// Planes of `height` × `width` whose largest reader has a kernel of `2 × border + 1`. Every
+    /// plane gets a border of at least a pixel: without one, planes whose sides are powers of
+    /// two would lie powers of two apart, and all blocks of a pixel in one set of the cache.
+    pub(super) fn new((height, width): (usize, usize), border: usize) -> Sides {
+        Sides {
+            height,
+            width,
+            border: border.max(1),
+        }
+    }
+
+    /// Rows and columns with the border.
+    pub(super) fn bordered(&self) -> (usize, usize) {
+        // tiles of a stride-2 convolution reach two input pixels further for each output pixel
+        let side = |side: usize| side.next_multiple_of(2 * TILE) + 2 * self.border;
+        (side(self.height), side(self.width))
+    }
 }
 
 impl View {
@@ -57,14 +80,15 @@ impl View {
     pub(super) fn planes(
         start: usize,
         blocks: usize,
-        sides: (usize, usize),
+        sides: Sides,
         (pixel, element): (usize, usize),
     ) -> View {
-        let (rows, columns) = bordered(sides.0, sides.1);
+        let (rows, columns) = sides.bordered();
         let row = columns * pixel;
         View {
             base: Base::Arena,
-            offset: start / element + row + pixel,
+            offset: start / element + sides.border * (row + pixel),
+            border: sides.border,
             image: blocks * rows * row,
             block: rows * row,
             row,
@@ -86,6 +110,7 @@ impl View {
         View {
             base: Base::Output(output),
             offset: 0,
+            border: 0,
             image: height * width * channels,
             block: super::simd::LANES,
             row: width * channels,

@@ -2,8 +2,8 @@
 
 use super::aligned::LINE;
 use super::direct::{Direct, Form};
-use super::layout::{Home, Layout};
-use super::memory::{Memory, View, bordered};
+use super::layout::{Buffer, Home, Layout};
+use super::memory::{Memory, Sides, View};
 use super::pack::{Algorithm, Packed};
 use super::plane::{
     self, PICTURE_PIXEL, Picture, PictureBytes, PictureTable, PlaneStep, Planes, Work,
@@ -12,6 +12,7 @@ use super::quant::Scales;
 use super::simd::{Kernels, LANES};
 use super::tile::Tiles;
 use super::winograd::Winograd;
+use crate::engine::{EngineError, refused};
 use crate::graph::{Conv, Graph, NodeId, Op, Shape};
 use std::sync::Arc;
 
@@ -99,12 +100,15 @@ impl Plan {
     /// Compiles the network.
     ///
     /// # Errors
-    /// With the name of a layer that no kernel computes.
+    /// With a layer that no kernel computes, or that does not fit at this size.
     pub(super) fn new(
         network: &Network,
         size @ (batch, height, width): (usize, usize, usize),
-    ) -> Result<Plan, String> {
-        let shapes = network.graph.shapes(height, width);
+    ) -> Result<Plan, EngineError> {
+        let shapes = network
+            .graph
+            .checked_shapes(height, width)
+            .map_err(refused("cpu"))?;
         let (views, scratch_at) = place(&network.layout, &shapes, batch, network.element());
         let mut compiler = Compiler {
             network,
@@ -115,7 +119,13 @@ impl Plan {
         for id in (0..network.graph.nodes.len()).map(NodeId) {
             compiler.clear_borders(id);
             if !compiler.compile(id) {
-                return Err(network.graph.node(id).name.clone());
+                return Err(EngineError::Unsupported {
+                    engine: "cpu",
+                    reason: format!(
+                        "it has no kernel for layer '{}'; use --engine reference",
+                        network.graph.node(id).name
+                    ),
+                });
             }
         }
         let steps = compiler.steps;
@@ -180,14 +190,16 @@ fn place(layout: &Layout, shapes: &[Shape], batch: usize, element: usize) -> (Ve
             _ => LANES,
         })
         .collect();
-    let sides = |node: NodeId| (shapes[node.0].height, shapes[node.0].width);
+    let sides = |buffer: &Buffer| {
+        let Shape { height, width, .. } = shapes[buffer.node.0];
+        Sides::new((height, width), buffer.border)
+    };
     let lens: Vec<usize> = layout
         .buffers
         .iter()
         .zip(&pixels)
         .map(|(buffer, pixel)| {
-            let (height, width) = sides(buffer.node);
-            let (rows, columns) = bordered(height, width);
+            let (rows, columns) = sides(buffer).bordered();
             (batch * buffer.blocks * rows * columns * pixel * element).next_multiple_of(LINE)
         })
         .collect();
@@ -198,7 +210,7 @@ fn place(layout: &Layout, shapes: &[Shape], batch: usize, element: usize) -> (Ve
         .zip(starts)
         .zip(pixels)
         .map(|((buffer, start), pixel)| {
-            View::planes(start, buffer.blocks, sides(buffer.node), (pixel, element))
+            View::planes(start, buffer.blocks, sides(buffer), (pixel, element))
         })
         .collect();
     (views, arena)
@@ -250,7 +262,7 @@ impl Compiler<'_> {
     /// Memory is shared, so a border is made anew when its buffer's life begins.
     fn clear_borders(&mut self, id: NodeId) {
         for (index, buffer) in self.network.layout.buffers.iter().enumerate() {
-            if buffer.first == id.0 && buffer.border {
+            if buffer.first == id.0 && buffer.border > 0 {
                 let fill = match (&self.network.arithmetic, buffer.node.0) {
                     (Arithmetic::Bytes { border, .. }, 0) => *border,
                     _ => [0; PICTURE_PIXEL],

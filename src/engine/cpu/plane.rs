@@ -4,7 +4,7 @@
     reason = "walks raw planes; the plan has checked every extent"
 )]
 
-use super::memory::{Memory, View, bordered};
+use super::memory::{Memory, Sides, View};
 use super::simd::{Bytes, LANES, Lanes, Simd};
 
 /// What treats whole planes, for one instruction set and precision. The pointers are to the
@@ -252,13 +252,17 @@ impl PlaneStep {
     }
 
     /// Fills everything around the plane whose pixel (0, 0) is `first`.
+    ///
+    /// # Safety
+    /// `first` must be pixel (0, 0) of a plane of the target.
     unsafe fn clear(&self, first: *mut u8, fill: PictureBytes) {
-        let ((height, width), (rows, columns)) = (self.to, bordered(self.to.0, self.to.1));
+        let ((height, width), border) = (self.to, self.target.border);
+        let (rows, columns) = Sides::new(self.to, border).bordered();
         let element = self.target.element;
         let (row, pixel) = (self.target.row * element, self.target.pixel * element);
         // SAFETY: `bordered` gives the sides that the view was laid out with
         unsafe {
-            let corner = first.sub(row + pixel);
+            let corner = first.sub(border * (row + pixel));
             let zero = |y: usize, x: usize, pixels: usize| {
                 let first = corner.add(y * row + x * pixel);
                 if fill == [0; PICTURE_PIXEL] {
@@ -268,13 +272,12 @@ impl PlaneStep {
                     first.add(at).cast::<PictureBytes>().write_unaligned(fill);
                 }
             };
-            zero(0, 0, columns);
-            for y in 1..=height {
-                zero(y, 0, 1);
-                zero(y, width + 1, columns - width - 1);
-            }
-            for y in height + 1..rows {
+            for y in (0..border).chain(border + height..rows) {
                 zero(y, 0, columns);
+            }
+            for y in border..border + height {
+                zero(y, 0, border);
+                zero(y, border + width, columns - border - width);
             }
         }
     }

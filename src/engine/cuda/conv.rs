@@ -46,7 +46,7 @@ impl GpuFilter {
         bytes.extend(precision.to_bytes(&filter.bias));
         let values = filter.weight.iter().chain(&filter.bias);
         if let Some(value) = values.copied().find(|&value| !precision.holds(value)) {
-            return Err(EngineError::Unavailable {
+            return Err(EngineError::Unsupported {
                 engine: "cuda",
                 reason: format!("a weight of layer '{layer}' is {value}, too large for f16"),
             });

@@ -82,19 +82,8 @@ impl Gpu {
             )));
         }
         let cudnn = Handle::new(&stream).map_err(refused("starting cuDNN"))?;
-        let kernels = Kernels::load(&context, &stream, precision).map_err(|error| {
-            unavailable(match error.0 {
-                sys::CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION => format!(
-                    "its kernels were built with a newer CUDA than this driver's {}; \
-                     build with this machine's own nvcc",
-                    version(driver)
-                ),
-                _ => format!(
-                    "the driver does not take its kernels ({error}); build with \
-                     CUDA_COMPUTE_CAP set to this GPU's compute capability"
-                ),
-            })
-        })?;
+        let kernels = Kernels::load(&context, &stream, precision)
+            .map_err(|error| kernels_refused(error, driver))?;
         let capability = context
             .compute_capability()
             .map_err(refused("asking for the compute capability"))?;
@@ -199,6 +188,29 @@ fn driver_version() -> Result<i32, DriverError> {
 /// `12020` → `12.2`.
 fn version(number: i32) -> String {
     format!("{}.{}", number / 1000, number % 1000 / 10)
+}
+
+/// This build's kernels and this GPU will never fit; anything else may pass.
+fn kernels_refused(error: DriverError, driver: i32) -> EngineError {
+    use sys::CUresult::{
+        CUDA_ERROR_INVALID_PTX, CUDA_ERROR_NO_BINARY_FOR_GPU, CUDA_ERROR_UNSUPPORTED_PTX_VERSION,
+    };
+    let unsupported = |reason: String| EngineError::Unsupported {
+        engine: "cuda",
+        reason,
+    };
+    match error.0 {
+        CUDA_ERROR_UNSUPPORTED_PTX_VERSION => unsupported(format!(
+            "its kernels were built with a newer CUDA than this driver's {}; \
+             build with this machine's own nvcc",
+            version(driver)
+        )),
+        CUDA_ERROR_NO_BINARY_FOR_GPU | CUDA_ERROR_INVALID_PTX => unsupported(format!(
+            "the driver does not take its kernels ({error}); build with \
+             CUDA_COMPUTE_CAP set to this GPU's compute capability"
+        )),
+        _ => unavailable(format!("the driver cannot load its kernels ({error})")),
+    }
 }
 
 fn unavailable(reason: String) -> EngineError {

@@ -102,7 +102,9 @@ impl Program {
         (batch, height, width): (usize, usize, usize),
         picture_pixel: usize,
     ) -> Result<Program, String> {
-        let shapes = graph.shapes(height, width);
+        let shapes = graph
+            .checked_shapes(height, width)
+            .map_err(|error| format!("the network cannot run: {error}"))?;
         let (views, arena_len) = place(graph, layout, &shapes, batch, picture_pixel);
         let mut program = Program {
             batch,
