@@ -10,12 +10,13 @@
 //! buffer that its parts are written into, so one-shot aggregation moves no memory. Every
 //! convolution is one register-tiled matrix kernel with bias and ReLU at its end, behind
 //! Winograd's transform where the convolution is 3×3; or, with a model that has
-//! calibrated ranges, its twin in bytes, which multiplies four times as many. And everything that can be
+//! calibrated ranges, the same kernel in bytes, which multiplies four times as many. And everything that can be
 //! decided before the first frame is: a frame runs a list of steps and allocates nothing.
 
 mod aligned;
 mod direct;
 mod dot;
+mod kernels;
 pub(in crate::engine) mod layout;
 mod memory;
 mod pack;
@@ -36,11 +37,13 @@ use crate::graph::{NodeId, Op};
 use crate::preprocess::ModelInput;
 use crate::weights::Model;
 use aligned::Aligned;
+use dot::ByteKernels;
+use kernels::Kernels;
 use layout::Layout;
-use memory::Memory;
+use memory::{INPUT_PIXEL, Memory};
 use pack::{Algorithm, InputLanes, Packed};
-use plan::{Arithmetic, Network, Plan};
-use plane::{PICTURE_PIXEL, Picture};
+use plan::{Arithmetic, Plan, PlanContext};
+use plane::Normalise;
 use pool::Pool;
 use quant::Scales;
 use simd::LANES;
@@ -76,7 +79,7 @@ impl Default for CpuOptions {
 
 /// Runs a graph with this project's own kernels.
 pub struct CpuEngine {
-    network: Network,
+    context: PlanContext,
     pool: Pool,
     /// One for each batch and picture size seen, newest last.
     plans: Vec<Plan>,
@@ -120,7 +123,7 @@ impl CpuEngine {
     pub fn with_options(model: &Model, options: CpuOptions) -> Result<CpuEngine, EngineError> {
         let isa = options.isa.or_else(|| Isa::available().next());
         let isa = isa.unwrap_or(Isa::Scalar);
-        let kernels = isa.kernels().ok_or_else(|| {
+        let kernels = Kernels::of(isa).ok_or_else(|| {
             let has: Vec<String> = Isa::available().map(|isa| isa.to_string()).collect();
             unsupported(format!(
                 "this machine has no '{isa}' instructions; it has {}",
@@ -141,7 +144,7 @@ impl CpuEngine {
             Precision::F16 => return Err(super::lacks("cpu", Precision::F16)),
         };
         let mut engine = CpuEngine {
-            network: Network {
+            context: PlanContext {
                 weights: pack(model, &layout, &arithmetic, options.winograd),
                 graph: model.graph.clone(),
                 layout,
@@ -206,7 +209,7 @@ impl CpuEngine {
         if let Some(known) = self.plans.iter().position(|plan| plan.size == size) {
             return Ok(known);
         }
-        let plan = Plan::new(&self.network, size)?;
+        let plan = Plan::new(&self.context, size)?;
         self.arena.reserve(plan.arena_len);
         if self.plans.len() == MOST_PLANS {
             self.plans.remove(0);
@@ -219,7 +222,7 @@ impl CpuEngine {
 fn floats(model: &Model, isa: Isa, winograd: bool) -> (Arithmetic, String) {
     let manifest = &model.manifest;
     let arithmetic = Arithmetic::Floats {
-        picture: Arc::new(Picture::table(&manifest.mean, &manifest.std)),
+        table: Arc::new(Normalise::table(&manifest.mean, &manifest.std)),
     };
     let algorithm = if winograd { " winograd" } else { "" };
     (arithmetic, format!("{isa} f32{algorithm}"))
@@ -233,13 +236,13 @@ fn bytes(model: &Model, isa: Isa) -> Result<(Arithmetic, String), EngineError> {
             model.manifest.name
         ))
     })?;
-    let (name, tiles) = dot::tiles(isa);
+    let kernels = ByteKernels::of(isa);
     let arithmetic = Arithmetic::Bytes {
-        tiles,
+        tiles: kernels.tiles,
         scales,
-        border: quant::picture_border(&model.manifest),
+        border: quant::input_border(&model.manifest),
     };
-    Ok((arithmetic, format!("{name} int8")))
+    Ok((arithmetic, format!("{} int8", kernels.name)))
 }
 
 /// Every convolution's weights in the order its kernel reads them, by node; none for a layer
@@ -261,7 +264,7 @@ fn pack(
         };
         packed[id.0] = match arithmetic {
             Arithmetic::Floats { .. } if picture => {
-                let lanes = lanes(PICTURE_PIXEL - 1);
+                let lanes = lanes(INPUT_PIXEL - 1);
                 Some(Packed::floats(conv, weights, lanes, Algorithm::Direct))
             }
             Arithmetic::Floats { .. } => {
@@ -272,7 +275,7 @@ fn pack(
             Arithmetic::Bytes { .. } if !conv.relu && layout.homes[id.0].is_some() => None,
             Arithmetic::Bytes { scales, .. } => {
                 scales.quantise(graph, (id, conv), weights).map(|weights| {
-                    let block = if picture { PICTURE_PIXEL } else { LANES };
+                    let block = if picture { INPUT_PIXEL } else { LANES };
                     Packed::bytes(conv, &weights, lanes(block))
                 })
             }
@@ -291,8 +294,8 @@ impl Engine for CpuEngine {
 
     #[allow(unsafe_code, reason = "the one door from safe code to the plan")]
     fn infer(&mut self, input: &ModelInput, output: &mut RawOutput) -> Result<(), EngineError> {
-        check_input(&self.network.graph, input)?;
-        output.resize_for(&self.network.graph, input.batch, input.height, input.width);
+        check_input(&self.context.graph, input)?;
+        output.resize_for(&self.context.graph, input.batch, input.height, input.width);
         let index = self.plan(input.batch, input.height, input.width)?;
         let plan = &self.plans[index];
         let memory = Memory::new(&mut self.arena, &input.data, output);

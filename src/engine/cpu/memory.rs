@@ -9,13 +9,22 @@
     reason = "hands out raw pointers into the arena; every view is checked when planned"
 )]
 
-use super::winograd::TILE;
 use crate::engine::RawOutput;
 use crate::graph::MOST_LEVELS;
 use std::marker::PhantomData;
 
 /// Logit arrays that a network can have: class and boxes at each stride.
 pub(super) const MOST_OUTPUTS: usize = 2 * MOST_LEVELS;
+
+/// Output pixels of a side of a Winograd tile.
+pub(super) const TILE: usize = 4;
+
+/// Elements of a pixel of the input image: three channels and one to spare, so that a pixel
+/// never crosses a cache line.
+pub(super) const INPUT_PIXEL: usize = 4;
+
+/// A pixel of the input image in bytes: red, green, blue and one to spare.
+pub(super) type InputPixel = [u8; INPUT_PIXEL];
 
 /// Which memory a view is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,8 +139,8 @@ pub(super) struct Memory<'a> {
     arena_len: usize,
     outputs: [*mut u8; MOST_OUTPUTS],
     output_lens: [usize; MOST_OUTPUTS],
-    /// The batch of pictures, `[batch, height, width, 3]`.
-    pub(super) picture: &'a [u8],
+    /// The batch, `[batch, height, width, 3]`.
+    pub(super) images: &'a [u8],
     lifetime: PhantomData<&'a mut u8>,
 }
 
@@ -143,7 +152,7 @@ impl<'a> Memory<'a> {
     /// Borrows everything for one inference. `output` must be sized for the picture.
     pub(super) fn new(
         arena: &'a mut super::aligned::Aligned,
-        picture: &'a [u8],
+        images: &'a [u8],
         output: &'a mut RawOutput,
     ) -> Memory<'a> {
         let mut outputs = [std::ptr::null_mut(); MOST_OUTPUTS];
@@ -161,7 +170,7 @@ impl<'a> Memory<'a> {
             arena_len: arena.len(),
             outputs,
             output_lens,
-            picture,
+            images,
             lifetime: PhantomData,
         }
     }

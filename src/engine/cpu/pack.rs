@@ -4,7 +4,7 @@ use super::aligned::Aligned;
 use super::dot::CONSTANTS;
 use super::quant;
 use super::simd::LANES;
-use super::winograd::{Form, POINTS};
+use super::winograd::variant::{POINTS, Variant};
 use crate::graph::Conv;
 use crate::weights::ConvWeights;
 
@@ -20,7 +20,7 @@ pub(super) enum Algorithm {
 impl Algorithm {
     /// The fixed rule: Winograd wherever it applies, if it is wanted.
     pub(super) fn choose(conv: &Conv, winograd: bool) -> Algorithm {
-        if winograd && conv.kernel == 3 && Form::of(conv.stride).is_some() {
+        if winograd && conv.kernel == 3 && Variant::of(conv.stride).is_some() {
             Algorithm::Winograd
         } else {
             Algorithm::Direct
@@ -78,11 +78,11 @@ impl Packed {
         algorithm: Algorithm,
     ) -> Packed {
         let taps = conv.kernel * conv.kernel;
-        let form = match algorithm {
+        let variant = match algorithm {
             Algorithm::Direct => None,
-            Algorithm::Winograd => Form::of(conv.stride),
+            Algorithm::Winograd => Variant::of(conv.stride),
         };
-        let points = form.map_or(taps, |_| POINTS);
+        let points = variant.map_or(taps, |_| POINTS);
         let (in_blocks, out_blocks) = (lanes.blocks(), conv.out_channels.div_ceil(LANES));
         let block_len = points * in_blocks * lanes.block * LANES;
         let mut values = Aligned::zeroed(out_blocks * block_len * size_of::<f32>());
@@ -100,9 +100,9 @@ impl Packed {
                     let at = (out / LANES) * block_len + row * LANES + out % LANES;
                     values.set(at, value.to_ne_bytes());
                 };
-                match (form, filter.first_chunk()) {
-                    (Some(form), Some(filter)) => {
-                        let points = form.transform_filter(filter);
+                match (variant, filter.first_chunk()) {
+                    (Some(variant), Some(filter)) => {
+                        let points = variant.transform_filter(filter);
                         points.into_iter().enumerate().for_each(|(i, v)| put(i, v));
                     }
                     _ => filter.iter().enumerate().for_each(|(i, &v)| put(i, v)),

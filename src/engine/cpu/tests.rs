@@ -1,6 +1,5 @@
 //! The engine against candle, and every instruction set's kernels against their scalar twins.
 
-use super::simd::Kernels;
 use super::*;
 use crate::calibration::Calibration;
 use crate::engine::reference::ReferenceEngine;
@@ -296,8 +295,8 @@ proptest! {
 #[test]
 fn every_instruction_set_has_every_tile_that_it_names() {
     for isa in Isa::available() {
-        let kernels: &Kernels = isa.kernels().unwrap();
-        for tiles in [&kernels.tiles, dot::tiles(isa).1] {
+        let kernels = Kernels::of(isa).unwrap();
+        for tiles in [&kernels.tiles, ByteKernels::of(isa).tiles] {
             for &(blocks, pixels) in tiles.shapes {
                 for step in [8, 16, 32] {
                     assert!((tiles.get)(step, blocks, pixels).is_some());
