@@ -30,7 +30,7 @@ pub enum EngineChoice {
     Reference,
 }
 
-/// What the values between layers are.
+/// Activation precision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
@@ -57,7 +57,8 @@ impl fmt::Display for Precision {
 pub struct EngineOptions {
     /// Which engine.
     pub engine: EngineChoice,
-    /// What the values between layers are; none for f16 on a GPU and f32 on a CPU.
+    /// Activation precision. None for f16 on a GPU; on a CPU for int8 where the processor has
+    /// byte products and the model has int8 ranges, and else for f32.
     pub precision: Option<Precision>,
     /// CPU threads, 0 = one a core.
     pub threads: usize,
@@ -133,6 +134,20 @@ pub struct GpuPlace {
 pub trait Engine: Send {
     /// Kernel set, precision and threads for the start-up log, such as `cpu avx512 f32, 2 threads`.
     fn describe(&self) -> String;
+
+    /// Why this precision, where the options named none: `f32: this processor has no byte
+    /// products`.
+    fn precision_reason(&self) -> Option<&str> {
+        None
+    }
+
+    /// The start-up line: [`Engine::describe`], and [`Engine::precision_reason`] in brackets.
+    fn start_line(&self) -> String {
+        match self.precision_reason() {
+            Some(reason) => format!("{} ({reason})", self.describe()),
+            None => self.describe(),
+        }
+    }
 
     /// The GPU that the network runs on: on a PC, that decides whose power counts.
     fn gpu(&self) -> Option<GpuPlace> {
@@ -228,27 +243,33 @@ fn load_reference(model: &Model) -> Result<Box<dyn Engine>, EngineError> {
 }
 
 fn load_cpu(model: &Model, options: &EngineOptions) -> Result<Box<dyn Engine>, EngineError> {
-    let precision = options.precision.unwrap_or(Precision::F32);
-    let options = cpu::CpuOptions {
+    let precision = options.precision;
+    let mut options = cpu::CpuOptions {
         threads: options.threads,
         isa: options.isa,
-        precision,
         ..cpu::CpuOptions::default()
     };
-    Ok(Box::new(cpu::CpuEngine::with_options(model, options)?))
+    Ok(Box::new(match precision {
+        None => cpu::CpuEngine::with_best_precision(model, options)?,
+        Some(precision) => {
+            options.precision = precision;
+            cpu::CpuEngine::with_options(model, options)?
+        }
+    }))
 }
 
 #[cfg(feature = "cuda")]
 fn load_cuda(model: &Model, options: &EngineOptions) -> Result<Box<dyn Engine>, EngineError> {
+    let precision = options.precision;
     let options = cuda::CudaOptions {
-        precision: match options.precision {
-            None | Some(Precision::F16) => cuda::Precision::F16,
-            Some(Precision::F32) => cuda::Precision::F32,
-            Some(Precision::Int8) => return Err(lacks("cuda", Precision::Int8)),
-        },
+        precision: precision.unwrap_or(Precision::F16),
         ..cuda::CudaOptions::default()
     };
-    Ok(Box::new(cuda::CudaEngine::new(model, &options)?))
+    let mut engine = cuda::CudaEngine::new(model, &options)?;
+    if precision.is_none() {
+        engine.explain("f16: the fastest on a GPU, with sums in f32");
+    }
+    Ok(Box::new(engine))
 }
 
 #[cfg(not(feature = "cuda"))]

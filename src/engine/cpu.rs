@@ -60,7 +60,7 @@ pub struct CpuOptions {
     pub threads: usize,
     /// Instruction set, none for the best of this machine.
     pub isa: Option<Isa>,
-    /// What the values between layers are.
+    /// Activation precision.
     pub precision: Precision,
     /// Whether 3×3 convolutions in f32 use Winograd's transform.
     pub winograd: bool,
@@ -87,6 +87,8 @@ pub struct CpuEngine {
     arena: Aligned,
     /// Kernels and precision, for people.
     kernels: String,
+    /// Why this precision, where it was chosen here.
+    precision_reason: Option<String>,
 }
 
 /// What one step of a frame took.
@@ -156,11 +158,56 @@ impl CpuEngine {
             plans: Vec::new(),
             arena: Aligned::zeroed(0),
             kernels: description,
+            precision_reason: None,
         };
         // a network that cannot run is refused here and not at the first frame
         let side = model.graph.max_stride();
         engine.plan(1, side, side)?;
         Ok(engine)
+    }
+
+    /// An engine made to order, but for the precision: int8 where the processor has byte products
+    /// and the model runs in int8, else f32. Without byte products int8 is slower than f32.
+    ///
+    /// # Errors
+    /// As [`CpuEngine::with_options`].
+    pub fn with_best_precision(
+        model: &Model,
+        options: CpuOptions,
+    ) -> Result<CpuEngine, EngineError> {
+        let best = Isa::available().next().unwrap_or(Isa::Scalar);
+        let products = ByteKernels::of(options.isa.unwrap_or(best)).products;
+        CpuEngine::of_best_precision(model, options, products)
+    }
+
+    fn of_best_precision(
+        model: &Model,
+        options: CpuOptions,
+        products: bool,
+    ) -> Result<CpuEngine, EngineError> {
+        let with = |precision, reason: String| {
+            let options = CpuOptions {
+                precision,
+                ..options
+            };
+            let mut engine = CpuEngine::with_options(model, options)?;
+            engine.precision_reason = Some(reason);
+            Ok(engine)
+        };
+        let obstacle = match (products, options.isa, &model.manifest.int8) {
+            (false, None, _) => "this processor has no byte products".to_owned(),
+            (false, Some(isa), _) => format!("no byte products with '{isa}'"),
+            (true, _, None) => format!("the model '{}' has no int8 ranges", model.manifest.name),
+            (true, _, Some(_)) => {
+                let reason = "int8: byte products, and the model has int8 ranges".to_owned();
+                match with(Precision::Int8, reason) {
+                    // a layer that int8 cannot run, or one without a range
+                    Err(EngineError::Unsupported { reason, .. }) => reason,
+                    made => return made,
+                }
+            }
+        };
+        with(Precision::F32, format!("f32: {obstacle}"))
     }
 
     /// Runs the network `rounds` times with a stopwatch at every step: how `cargo bench --bench
@@ -271,10 +318,11 @@ fn pack(
                 let algorithm = Algorithm::choose(conv, winograd);
                 Some(Packed::floats(conv, weights, lanes(LANES), algorithm))
             }
-            // bytes have no sign: only logits, which are floats, may do without a ReLU
-            Arithmetic::Bytes { .. } if !conv.relu && layout.homes[id.0].is_some() => None,
+            // bytes have no sign, and logits, which are floats, have no scale: only logits go
+            // without a ReLU, and all of them do
+            Arithmetic::Bytes { .. } if conv.relu != layout.homes[id.0].is_some() => None,
             Arithmetic::Bytes { scales, .. } => {
-                scales.quantise(graph, (id, conv), weights).map(|weights| {
+                scales.quantise(graph, id, conv, weights).map(|weights| {
                     let block = if picture { INPUT_PIXEL } else { LANES };
                     Packed::bytes(conv, &weights, lanes(block))
                 })
@@ -286,6 +334,10 @@ fn pack(
 }
 
 impl Engine for CpuEngine {
+    fn precision_reason(&self) -> Option<&str> {
+        self.precision_reason.as_deref()
+    }
+
     fn describe(&self) -> String {
         let threads = self.pool.threads();
         let plural = if threads == 1 { "" } else { "s" };

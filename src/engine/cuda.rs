@@ -25,8 +25,10 @@ mod program;
 mod tests;
 mod tune;
 
+pub use super::Precision;
 use super::cpu::layout::{BLOCK, Layout};
-use super::{Engine, EngineError, GpuPlace, RawOutput, check_input};
+
+use super::{Engine, EngineError, GpuPlace, RawOutput, check_input, lacks};
 use crate::graph::{Graph, Op, Shape};
 use crate::preprocess::ModelInput;
 use crate::weights::Model;
@@ -44,31 +46,38 @@ use std::sync::Arc;
 /// Plans kept, each with its own memory: a camera has one size, an evaluation a handful.
 const MOST_PLANS: usize = 8;
 
-/// How values are stored on the GPU.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Precision {
+/// How values are stored on the GPU: a [`Precision`] that this engine has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Float {
     /// Half, with sums in single precision, on tensor cores.
-    #[default]
     F16,
     /// Single, without TensorFloat-32.
     F32,
 }
 
-impl fmt::Display for Precision {
+impl fmt::Display for Float {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Precision::F16 => "f16",
-            Precision::F32 => "f32",
+            Float::F16 => "f16",
+            Float::F32 => "f32",
         })
     }
 }
 
-impl Precision {
+impl Float {
+    fn of(precision: Precision) -> Result<Float, EngineError> {
+        match precision {
+            Precision::F16 => Ok(Float::F16),
+            Precision::F32 => Ok(Float::F32),
+            Precision::Int8 => Err(lacks("cuda", precision)),
+        }
+    }
+
     /// Bytes of a value.
     fn bytes(self) -> usize {
         match self {
-            Precision::F16 => 2,
-            Precision::F32 => 4,
+            Float::F16 => 2,
+            Float::F32 => 4,
         }
     }
 
@@ -80,18 +89,18 @@ impl Precision {
     /// Whether a value stays finite.
     fn holds(self, value: f32) -> bool {
         match self {
-            Precision::F16 => f16::from_f32(value).is_finite(),
-            Precision::F32 => value.is_finite(),
+            Float::F16 => f16::from_f32(value).is_finite(),
+            Float::F32 => value.is_finite(),
         }
     }
 
     fn to_bytes(self, values: &[f32]) -> Vec<u8> {
         match self {
-            Precision::F16 => values
+            Float::F16 => values
                 .iter()
                 .flat_map(|&value| f16::from_f32(value).to_le_bytes())
                 .collect(),
-            Precision::F32 => values
+            Float::F32 => values
                 .iter()
                 .flat_map(|value| value.to_le_bytes())
                 .collect(),
@@ -101,8 +110,8 @@ impl Precision {
     /// The value number `index` of an array.
     fn value(self, bytes: &[u8], index: usize) -> f32 {
         match self {
-            Precision::F16 => f16::from_le_bytes([bytes[2 * index], bytes[2 * index + 1]]).to_f32(),
-            Precision::F32 => {
+            Float::F16 => f16::from_le_bytes([bytes[2 * index], bytes[2 * index + 1]]).to_f32(),
+            Float::F32 => {
                 let at = 4 * index;
                 f32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
             }
@@ -115,7 +124,7 @@ impl Precision {
 pub struct CudaOptions {
     /// Which GPU, from 0.
     pub device: usize,
-    /// How values are stored.
+    /// How values are stored: f16 or f32.
     pub precision: Precision,
     /// Folder that keeps cuDNN's algorithms between runs; none to measure at every start.
     pub cache: Option<PathBuf>,
@@ -127,7 +136,7 @@ impl Default for CudaOptions {
     fn default() -> CudaOptions {
         CudaOptions {
             device: 0,
-            precision: Precision::default(),
+            precision: Precision::F16,
             cache: choices::cache_folder(|name| std::env::var_os(name)),
             slices: true,
         }
@@ -143,6 +152,8 @@ pub struct CudaEngine {
     graph: Graph,
     layout: Layout,
     gpu: Gpu,
+    /// Why this precision, where the engine was not asked for one.
+    precision_reason: Option<&'static str>,
 }
 
 impl CudaEngine {
@@ -151,7 +162,7 @@ impl CudaEngine {
     /// # Errors
     /// When there is no usable GPU, driver or cuDNN, or the network has a layer without a kernel.
     pub fn new(model: &Model, options: &CudaOptions) -> Result<CudaEngine, EngineError> {
-        let precision = options.precision;
+        let precision = Float::of(options.precision)?;
         model.graph.check().map_err(super::refused("cuda"))?;
         let gpu = Gpu::open(options.device, precision)?;
         let layout = Layout::new(&model.graph);
@@ -180,11 +191,17 @@ impl CudaEngine {
             graph: model.graph.clone(),
             layout,
             gpu,
+            precision_reason: None,
         };
         // a network that cannot run is refused here and not at the first frame
         let side = model.graph.max_stride();
         engine.program(1, side, side)?;
         Ok(engine)
+    }
+
+    /// Says why the precision was chosen.
+    pub(super) fn explain(&mut self, reason: &'static str) {
+        self.precision_reason = Some(reason);
     }
 
     /// Runs one batch layer by layer and shows each layer's name, its shape, and its output as
@@ -251,6 +268,10 @@ impl Engine for CudaEngine {
         )
     }
 
+    fn precision_reason(&self) -> Option<&str> {
+        self.precision_reason
+    }
+
     fn gpu(&self) -> Option<GpuPlace> {
         let pci = self.gpu.pci.clone();
         Some(GpuPlace { pci })
@@ -267,7 +288,7 @@ impl Engine for CudaEngine {
 }
 
 /// Every convolution's weights in the GPU's order.
-fn filters(model: &Model, layout: &Layout, precision: Precision) -> Vec<Filter> {
+fn filters(model: &Model, layout: &Layout, precision: Float) -> Vec<Filter> {
     let graph = &model.graph;
     graph
         .convs()
@@ -293,7 +314,7 @@ fn normalisation(mean: &[f32; 3], std: &[f32; 3]) -> ([f32; 3], [f32; 3]) {
 
 /// A view's bytes as `[batch, channels, height, width]` without padding channels.
 fn unpack(
-    precision: Precision,
+    precision: Float,
     batch: usize,
     view: &View,
     lanes: &[Option<usize>],

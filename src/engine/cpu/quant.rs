@@ -63,7 +63,8 @@ impl Scales {
     pub(super) fn quantise(
         &self,
         graph: &Graph,
-        (id, conv): (NodeId, &Conv),
+        id: NodeId,
+        conv: &Conv,
         floats: &ConvWeights,
     ) -> Option<Weights> {
         let input = graph.node(id).inputs[0];

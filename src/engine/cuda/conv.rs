@@ -4,7 +4,7 @@
     reason = "hands addresses inside one plan's memory to cuDNN and to the kernels"
 )]
 
-use super::Precision;
+use super::Float;
 use super::choices::{Call, Choice};
 use super::cudnn::{Arrays, Convolution};
 use super::filter::Filter;
@@ -36,7 +36,7 @@ impl GpuFilter {
     /// When its values do not fit the precision, or the GPU refuses.
     pub(super) fn new(
         gpu: &Gpu,
-        precision: Precision,
+        precision: Float,
         filter: &Filter,
         layer: &str,
     ) -> Result<GpuFilter, EngineError> {
@@ -88,7 +88,7 @@ pub(super) struct Memory {
 /// What a convolution reads and writes; as text, the key that its choice is kept under.
 #[derive(Clone, Copy)]
 pub(super) struct Shape {
-    pub(super) precision: Precision,
+    pub(super) precision: Float,
     /// Whether slices of concatenations may be read and written in place.
     pub(super) slices: bool,
     pub(super) batch: usize,

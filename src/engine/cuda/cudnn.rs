@@ -7,7 +7,7 @@
     reason = "cuDNN is a C library; descriptors are owned here and addresses come from Memory"
 )]
 
-use super::Precision;
+use super::Float;
 use super::program::View;
 use cudarc::cudnn::result::{self, CudnnError};
 use cudarc::cudnn::sys;
@@ -138,7 +138,7 @@ pub(super) struct Arrays {
 impl Convolution {
     /// Describes a convolution from one view to another.
     pub(super) fn new(
-        precision: Precision,
+        precision: Float,
         batch: usize,
         (from, to): (&View, &View),
         (kernel, stride, relu): (usize, usize, bool),
@@ -161,8 +161,8 @@ impl Convolution {
         };
         // half with tensor cores and sums in float; float without TensorFloat-32's short mantissa
         let math = match precision {
-            Precision::F16 => sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH,
-            Precision::F32 => sys::cudnnMathType_t::CUDNN_FMA_MATH,
+            Float::F16 => sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH,
+            Float::F32 => sys::cudnnMathType_t::CUDNN_FMA_MATH,
         };
         // SAFETY: all descriptors were made just above and are alive
         unsafe {
@@ -278,10 +278,10 @@ impl Convolution {
     }
 }
 
-fn data_type(precision: Precision) -> sys::cudnnDataType_t {
+fn data_type(precision: Float) -> sys::cudnnDataType_t {
     match precision {
-        Precision::F16 => sys::cudnnDataType_t::CUDNN_DATA_HALF,
-        Precision::F32 => sys::cudnnDataType_t::CUDNN_DATA_FLOAT,
+        Float::F16 => sys::cudnnDataType_t::CUDNN_DATA_HALF,
+        Float::F32 => sys::cudnnDataType_t::CUDNN_DATA_FLOAT,
     }
 }
 

@@ -4,7 +4,7 @@
     reason = "asks the driver for its version, and moves bytes between raw addresses"
 )]
 
-use super::Precision;
+use super::Float;
 use super::cudnn::Handle;
 use super::kernels::Kernels;
 use crate::engine::EngineError;
@@ -54,7 +54,7 @@ impl Gpu {
     ///
     /// # Errors
     /// Without a driver, a GPU, cuDNN, or with ones that are too old; says what to do.
-    pub(super) fn open(ordinal: usize, precision: Precision) -> Result<Gpu, EngineError> {
+    pub(super) fn open(ordinal: usize, precision: Float) -> Result<Gpu, EngineError> {
         libraries_present()?;
         let context = CudaContext::new(ordinal).map_err(|error| {
             unavailable(format!(

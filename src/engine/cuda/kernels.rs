@@ -4,7 +4,7 @@
     reason = "kernels take raw device addresses; each launch names the twin that it must match"
 )]
 
-use super::Precision;
+use super::Float;
 use super::program::{Logits, View};
 use cudarc::driver::{
     CudaContext, CudaFunction, CudaStream, DeviceRepr, DriverError, LaunchConfig, PushKernelArg,
@@ -46,7 +46,7 @@ pub(super) struct Image {
 unsafe impl DeviceRepr for Image {}
 
 impl Image {
-    pub(super) fn new(precision: Precision, at: At<'_>) -> Image {
+    pub(super) fn new(precision: Float, at: At<'_>) -> Image {
         Image {
             data: at.arena + (at.view.offset * precision.bytes()) as u64,
             pixel: at.view.pixel as i32,
@@ -75,7 +75,7 @@ impl LogitArrays {
     /// # Panics
     /// With more than [`MOST_ARRAYS`] arrays.
     pub(super) fn new(
-        precision: Precision,
+        precision: Float,
         batch: usize,
         arena: u64,
         logits: &[Logits],
@@ -109,7 +109,7 @@ pub(super) struct Kernels {
     fill: CudaFunction,
     compare: CudaFunction,
     stream: Arc<CudaStream>,
-    precision: Precision,
+    precision: Float,
     /// Blocks that fill the GPU; larger work is looped over.
     most_blocks: u32,
 }
@@ -136,7 +136,7 @@ impl Kernels {
     pub(super) fn load(
         context: &Arc<CudaContext>,
         stream: &Arc<CudaStream>,
-        precision: Precision,
+        precision: Float,
     ) -> Result<Kernels, DriverError> {
         use cudarc::driver::sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
         let module = match context.load_module(Ptx::from_src(PTX)) {

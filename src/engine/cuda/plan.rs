@@ -4,7 +4,7 @@
     reason = "enqueues work on addresses inside the plan's own memory"
 )]
 
-use super::Precision;
+use super::Float;
 use super::choices::{Choice, Choices};
 use super::conv::{Conv, GpuFilter, Memory, Shape, scratch};
 use super::gpu::{Fault, Gpu, refused};
@@ -18,7 +18,7 @@ use std::time::Instant;
 
 /// What the plans of all sizes have in common.
 pub(super) struct Shared {
-    pub(super) precision: Precision,
+    pub(super) precision: Float,
     /// See [`super::CudaOptions::slices`].
     pub(super) slices: bool,
     /// In the order of the graph's convolutions.

@@ -18,7 +18,7 @@ use std::sync::{Mutex, OnceLock};
 /// Runs a program with the real kernels, built for the CPU.
 struct Twin<'a> {
     model: &'a Model,
-    precision: Precision,
+    precision: Float,
     program: Program,
     filters: Vec<Filter>,
     layout: Layout,
@@ -77,12 +77,12 @@ macro_rules! kernel {
 }
 
 impl<'a> Twin<'a> {
-    fn new(model: &'a Model, input: &ModelInput, precision: Precision) -> Twin<'a> {
+    fn new(model: &'a Model, input: &ModelInput, precision: Float) -> Twin<'a> {
         let layout = Layout::new(&model.graph);
         let size = (input.batch, input.height, input.width);
         let program = Program::new(&model.graph, &layout, size, precision.pack()).unwrap();
         let mut filters = filters(model, &layout, precision);
-        if precision == Precision::F16 {
+        if precision == Float::F16 {
             let round = |v: &mut f32| *v = f16::from_f32(*v).to_f32();
             for filter in &mut filters {
                 filter
@@ -235,7 +235,7 @@ fn relative_error(got: &[f32], right: &[f32]) -> f32 {
 }
 
 /// Holds every layer of the program, and the logits, to candle's.
-fn agrees(model: &Model, input: &ModelInput, precision: Precision, tolerance: f32) {
+fn agrees(model: &Model, input: &ModelInput, precision: Float, tolerance: f32) {
     // the kernels' block number is a global
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE
@@ -279,9 +279,9 @@ fn agrees(model: &Model, input: &ModelInput, precision: Precision, tolerance: f3
 #[test]
 fn every_layer_of_the_detector_agrees_with_candle() {
     let model = Model::random(Network::vovnet27_slim(), 12, 1).unwrap();
-    agrees(&model, &pictures(1, 64, 32), Precision::F32, 1e-4);
-    agrees(&model, &pictures(2, 32, 64), Precision::F32, 1e-4);
-    agrees(&model, &pictures(1, 64, 64), Precision::F16, 1e-2);
+    agrees(&model, &pictures(1, 64, 32), Float::F32, 1e-4);
+    agrees(&model, &pictures(2, 32, 64), Float::F32, 1e-4);
+    agrees(&model, &pictures(1, 64, 64), Float::F16, 1e-2);
 }
 
 #[test]
@@ -294,13 +294,13 @@ fn channels_that_do_not_fill_blocks_and_a_stride_4_level_agree_with_candle() {
         ..Network::vovnet27_slim()
     };
     let model = Model::random(network, 5, 3).unwrap();
-    agrees(&model, &pictures(1, 32, 32), Precision::F32, 1e-4);
+    agrees(&model, &pictures(1, 32, 32), Float::F32, 1e-4);
 }
 
 #[test]
 fn the_bundled_model_keeps_its_answers_in_half_precision() {
     let model = Model::bundled().unwrap();
-    agrees(&model, &pictures(1, 96, 96), Precision::F16, 1e-2);
+    agrees(&model, &pictures(1, 96, 96), Float::F16, 1e-2);
 }
 
 #[test]
@@ -310,7 +310,7 @@ fn identity_sums_agree_with_candle() {
         ..Network::vovnet27_slim()
     };
     let model = Model::random(network, 3, 2).unwrap();
-    agrees(&model, &pictures(1, 32, 32), Precision::F32, 1e-4);
+    agrees(&model, &pictures(1, 32, 32), Float::F32, 1e-4);
 }
 
 fn conv(graph: &mut Graph, input: NodeId, out_channels: usize, stride: usize) -> NodeId {
@@ -368,14 +368,14 @@ fn what_two_concatenations_join_is_copied_into_the_second() {
     });
     let model = model_of(graph);
     let input = pictures(2, 12, 8);
-    let copies = Twin::new(&model, &input, Precision::F32).program.steps;
+    let copies = Twin::new(&model, &input, Float::F32).program.steps;
     assert!(
         copies
             .iter()
             .any(|step| matches!(step.work, Work::Copy { .. }))
     );
-    agrees(&model, &input, Precision::F32, 1e-4);
-    agrees(&model, &input, Precision::F16, 1e-2);
+    agrees(&model, &input, Float::F32, 1e-4);
+    agrees(&model, &input, Float::F16, 1e-2);
 }
 
 #[test]
@@ -409,13 +409,13 @@ fn arrays_beyond_32_bit_indices_are_refused() {
 
 #[test]
 fn weights_too_large_for_half_precision_are_noticed() {
-    assert!(Precision::F16.holds(65_504.0) && Precision::F32.holds(70_000.0));
-    assert!(!Precision::F16.holds(70_000.0) && !Precision::F16.holds(f32::NAN));
+    assert!(Float::F16.holds(65_504.0) && Float::F32.holds(70_000.0));
+    assert!(!Float::F16.holds(70_000.0) && !Float::F16.holds(f32::NAN));
 }
 
 #[test]
 fn bias_and_activation_by_themselves_are_those_of_the_convolution() {
-    for precision in [Precision::F16, Precision::F32] {
+    for precision in [Float::F16, Float::F32] {
         let view = View {
             offset: 16,
             pixel: 48,
@@ -455,7 +455,7 @@ fn bias_and_activation_by_themselves_are_those_of_the_convolution() {
 #[test]
 fn fillings_repeat_and_comparisons_see_every_difference() {
     let kernels = host_kernels();
-    for precision in [Precision::F16, Precision::F32] {
+    for precision in [Float::F16, Float::F32] {
         let twin = Bare { precision, kernels };
         let mut arrays = [vec![0u128; 64], vec![0u128; 64]];
         let n = 64 * precision.pack() as u32;
@@ -485,7 +485,7 @@ fn fillings_repeat_and_comparisons_see_every_difference() {
 
 /// What `kernel!` needs.
 struct Bare {
-    precision: Precision,
+    precision: Float,
     kernels: &'static Library,
 }
 

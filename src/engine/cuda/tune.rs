@@ -9,7 +9,7 @@
     reason = "enqueues candidates on memory that is made here or belongs to the plan"
 )]
 
-use super::Precision;
+use super::Float;
 use super::choices::{Call, Choice};
 use super::conv::{Conv, GpuFilter, Memory, Shape, scratch};
 use super::cudnn::{ALGORITHMS, PRECOMPUTED_GEMM};
@@ -87,10 +87,10 @@ fn copies(shape: &Shape) -> ((bool, bool), Vec<(bool, bool)>) {
 
 /// The error that an answer may have, as a share of the largest value. Winograd's transform in
 /// half precision is the worst of cuDNN's algorithms.
-fn tolerance(precision: Precision) -> f32 {
+fn tolerance(precision: Float) -> f32 {
     match precision {
-        Precision::F16 => 1e-2,
-        Precision::F32 => 1e-3,
+        Float::F16 => 1e-2,
+        Float::F32 => 1e-3,
     }
 }
 
@@ -246,7 +246,7 @@ mod tests {
             width: 8,
         };
         Shape {
-            precision: Precision::F16,
+            precision: Float::F16,
             slices: true,
             batch: 1,
             from: view(pixels.0),
