@@ -296,6 +296,24 @@ fn lacks(engine: &'static str, precision: Precision) -> EngineError {
     }
 }
 
+/// Size of a batch of images, in images and pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BatchSize {
+    pub(crate) batch: usize,
+    pub(crate) height: usize,
+    pub(crate) width: usize,
+}
+
+impl BatchSize {
+    fn of(input: &ModelInput) -> BatchSize {
+        BatchSize {
+            batch: input.batch,
+            height: input.height,
+            width: input.width,
+        }
+    }
+}
+
 /// Refuses input sizes that do not divide evenly down to the coarsest stride, and bytes that are
 /// not as many as the size says.
 pub(crate) fn check_input(graph: &Graph, input: &ModelInput) -> Result<(), EngineError> {

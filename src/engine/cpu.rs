@@ -32,7 +32,7 @@ mod winograd;
 
 pub use simd::Isa;
 
-use super::{Engine, EngineError, Precision, RawOutput, check_input, refused};
+use super::{BatchSize, Engine, EngineError, Precision, RawOutput, check_input, refused};
 use crate::graph::{NodeId, Op};
 use crate::preprocess::ModelInput;
 use crate::weights::Model;
@@ -162,7 +162,11 @@ impl CpuEngine {
         };
         // a network that cannot run is refused here and not at the first frame
         let side = model.graph.max_stride();
-        engine.plan(1, side, side)?;
+        engine.plan(BatchSize {
+            batch: 1,
+            height: side,
+            width: side,
+        })?;
         Ok(engine)
     }
 
@@ -223,7 +227,7 @@ impl CpuEngine {
     ) -> Result<Vec<StepTime>, EngineError> {
         let mut output = RawOutput::default();
         self.infer(input, &mut output)?;
-        let index = self.plan(input.batch, input.height, input.width)?;
+        let index = self.plan(BatchSize::of(input))?;
         let plan = &self.plans[index];
         let mut laps: Vec<Vec<Duration>> = vec![Vec::with_capacity(rounds); plan.steps.len()];
         for _ in 0..rounds {
@@ -251,8 +255,7 @@ impl CpuEngine {
     }
 
     /// The plan for a size: its index.
-    fn plan(&mut self, batch: usize, height: usize, width: usize) -> Result<usize, EngineError> {
-        let size = (batch, height, width);
+    fn plan(&mut self, size: BatchSize) -> Result<usize, EngineError> {
         if let Some(known) = self.plans.iter().position(|plan| plan.size == size) {
             return Ok(known);
         }
@@ -348,7 +351,7 @@ impl Engine for CpuEngine {
     fn infer(&mut self, input: &ModelInput, output: &mut RawOutput) -> Result<(), EngineError> {
         check_input(&self.context.graph, input)?;
         output.resize_for(&self.context.graph, input.batch, input.height, input.width);
-        let index = self.plan(input.batch, input.height, input.width)?;
+        let index = self.plan(BatchSize::of(input))?;
         let plan = &self.plans[index];
         let memory = Memory::new(&mut self.arena, &input.data, output);
         for (_, step) in &plan.steps {

@@ -28,7 +28,7 @@ mod tune;
 pub use super::Precision;
 use super::cpu::layout::{BLOCK, Layout};
 
-use super::{Engine, EngineError, GpuPlace, RawOutput, check_input, lacks};
+use super::{BatchSize, Engine, EngineError, GpuPlace, RawOutput, check_input, lacks};
 use crate::graph::{Graph, Op, Shape};
 use crate::preprocess::ModelInput;
 use crate::weights::Model;
@@ -37,6 +37,7 @@ use conv::GpuFilter;
 use filter::Filter;
 use gpu::{Gpu, refused};
 use half::f16;
+use kernels::Normalisation;
 use plan::{Plan, Shared};
 use program::{Program, View};
 use std::fmt;
@@ -177,15 +178,14 @@ impl CudaEngine {
         let bytes: usize = filters.iter().map(|filter| filter.bytes()).sum();
         tracing::debug!("{bytes} bytes of weights are on {}", gpu.name);
         let machine = format!("{}, {}", gpu.name, gpu.versions);
-        let (scale, shift) = normalisation(&model.manifest.mean, &model.manifest.std);
+        let manifest = &model.manifest;
         let engine = CudaEngine {
             plans: Vec::new(),
             shared: Arc::new(Shared {
                 precision,
                 slices: options.slices,
                 filters,
-                scale,
-                shift,
+                normalisation: Normalisation::new(&manifest.mean, &manifest.std),
             }),
             choices: Choices::open(options.cache.as_deref(), &machine),
             graph: model.graph.clone(),
@@ -195,7 +195,11 @@ impl CudaEngine {
         };
         // a network that cannot run is refused here and not at the first frame
         let side = model.graph.max_stride();
-        engine.program(1, side, side)?;
+        engine.program(BatchSize {
+            batch: 1,
+            height: side,
+            width: side,
+        })?;
         Ok(engine)
     }
 
@@ -227,8 +231,7 @@ impl CudaEngine {
             .map_err(refused("running a frame layer by layer"))
     }
 
-    fn program(&self, batch: usize, height: usize, width: usize) -> Result<Program, EngineError> {
-        let size = (batch, height, width);
+    fn program(&self, size: BatchSize) -> Result<Program, EngineError> {
         let pixel = self.shared.precision.pack();
         Program::new(&self.graph, &self.layout, size, pixel).map_err(|reason| {
             EngineError::Unsupported {
@@ -241,14 +244,14 @@ impl CudaEngine {
     /// The plan for a size: its index.
     fn plan(&mut self, input: &ModelInput) -> Result<usize, EngineError> {
         self.gpu.bind()?;
-        let size = (input.batch, input.height, input.width);
+        let size = BatchSize::of(input);
         if let Some(known) = self.plans.iter().position(|plan| plan.size() == size) {
             return Ok(known);
         }
         if self.plans.len() == MOST_PLANS {
             self.plans.remove(0);
         }
-        let program = self.program(input.batch, input.height, input.width)?;
+        let program = self.program(size)?;
         let plan = Plan::new(&self.gpu, &self.shared, program, &mut self.choices)?;
         self.plans.push(plan);
         Ok(self.plans.len() - 1)
@@ -303,13 +306,6 @@ fn filters(model: &Model, layout: &Layout, precision: Float) -> Vec<Filter> {
             Filter::new(conv, weights, &layout.lanes[input.0], pixel, out)
         })
         .collect()
-}
-
-/// `(byte / 255 − mean) / std` as `byte × scale + shift`.
-fn normalisation(mean: &[f32; 3], std: &[f32; 3]) -> ([f32; 3], [f32; 3]) {
-    let scale = std.map(|std| 1.0 / (255.0 * std));
-    let shift = std::array::from_fn(|c| -mean[c] / std[c]);
-    (scale, shift)
 }
 
 /// A view's bytes as `[batch, channels, height, width]` without padding channels.

@@ -5,7 +5,7 @@
 )]
 
 use super::memory::{Memory, View};
-use super::pack::Packed;
+use super::pack::{Conv2d, Packed};
 use super::simd::LANES;
 use super::tile::{Group, TileArgs, Tiles};
 use std::sync::Arc;
@@ -32,26 +32,16 @@ pub(super) struct Direct {
     groups: Vec<Group>,
 }
 
-/// Parameters of a convolution, apart from where it reads and writes.
-#[derive(Clone, Copy)]
-pub(super) struct Conv2dParams {
-    pub(super) kernel: usize,
-    pub(super) stride: usize,
-    pub(super) out_channels: usize,
-    pub(super) relu: bool,
-    /// Whether the target has room for whole blocks only, or exactly for the channels.
-    pub(super) exact: bool,
-}
-
 impl Direct {
-    pub(super) fn plan(
-        tiles: &Tiles,
-        weights: Arc<Packed>,
-        (source, target): (View, View),
-        (height, width): (usize, usize),
-        params: Conv2dParams,
-        threads: usize,
-    ) -> Option<Direct> {
+    pub(super) fn plan(tiles: &Tiles, conv: Conv2d, threads: usize) -> Option<Direct> {
+        let Conv2d {
+            weights,
+            source,
+            target,
+            height,
+            width,
+            params,
+        } = conv;
         let pad = params.kernel / 2;
         // windows reach into the border and no further: the layout made it for this kernel
         if pad > source.border {

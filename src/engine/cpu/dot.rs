@@ -174,8 +174,26 @@ unsafe fn multiply<D: Dot, const BLOCKS: usize, const PIXELS: usize, const STEP:
                     .write_volatile(sums[block][pixel]);
             }
         }
+        finish(isa, args, &done, constants, output);
+    }
+}
+
+/// Scales a tile's sums, adds the bias, and writes bytes or floats.
+///
+/// # Safety
+/// As for [`multiply`], for constants and output.
+#[inline(always)]
+unsafe fn finish<D: Dot, const BLOCKS: usize, const PIXELS: usize>(
+    isa: D::Isa,
+    args: &TileArgs,
+    tile: &[[D; PIXELS]; BLOCKS],
+    constants: *const f32,
+    output: *mut u8,
+) {
+    // SAFETY: all offsets follow the distances in `args`, for which the caller vouches
+    unsafe {
         let floats = isa.into();
-        for (block, sums) in done.iter().enumerate() {
+        for (block, sums) in tile.iter().enumerate() {
             let constants = constants.add(block * CONSTANTS);
             let (bias, scale) = (
                 D::Floats::load(floats, constants),

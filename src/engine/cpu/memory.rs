@@ -55,6 +55,13 @@ pub(super) struct View {
     pub(super) border: usize,
 }
 
+/// Elements of a pixel, and bytes of an element.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PixelSize {
+    pub(super) len: usize,
+    pub(super) element: usize,
+}
+
 /// Sides of planes and of the border around them, in pixels.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sides {
@@ -84,13 +91,15 @@ impl Sides {
 }
 
 impl View {
-    /// A buffer of `blocks` bordered planes whose pixels are `pixel` elements of `element`
-    /// bytes, at byte `start`, a multiple of `element`.
+    /// A buffer of `blocks` bordered planes at byte `start`, a multiple of an element.
     pub(super) fn planes(
         start: usize,
         blocks: usize,
         sides: Sides,
-        (pixel, element): (usize, usize),
+        PixelSize {
+            len: pixel,
+            element,
+        }: PixelSize,
     ) -> View {
         let (rows, columns) = sides.bordered();
         let row = columns * pixel;

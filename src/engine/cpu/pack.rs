@@ -2,11 +2,13 @@
 
 use super::aligned::Aligned;
 use super::dot::CONSTANTS;
+use super::memory::View;
 use super::quant;
 use super::simd::LANES;
 use super::winograd::variant::{POINTS, Variant};
 use crate::graph::Conv;
 use crate::weights::ConvWeights;
+use std::sync::Arc;
 
 /// How a convolution is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +48,29 @@ pub(super) struct Packed {
     element: usize,
     /// Constants of an output block.
     block_constants: usize,
+}
+
+/// Parameters of a convolution.
+#[derive(Clone, Copy)]
+pub(super) struct Conv2dParams {
+    pub(super) kernel: usize,
+    pub(super) stride: usize,
+    pub(super) out_channels: usize,
+    pub(super) relu: bool,
+    /// Whether the target has room exactly for the channels and not for whole blocks.
+    pub(super) exact: bool,
+}
+
+/// A convolution to plan: weights, and where it reads and writes.
+pub(super) struct Conv2d {
+    pub(super) weights: Arc<Packed>,
+    pub(super) source: View,
+    pub(super) target: View,
+    /// Rows of the target.
+    pub(super) height: usize,
+    /// Columns of the target.
+    pub(super) width: usize,
+    pub(super) params: Conv2dParams,
 }
 
 /// Which channel each lane of the input holds, and lanes a block.

@@ -1,17 +1,17 @@
 //! A graph compiled for one batch and picture size: steps over one arena.
 
 use super::aligned::LINE;
-use super::direct::{Conv2dParams, Direct};
+use super::direct::Direct;
 use super::kernels::Kernels;
 use super::layout::{Buffer, Home, Layout};
-use super::memory::{INPUT_PIXEL, InputPixel, Memory, Sides, View};
-use super::pack::{Algorithm, Packed};
+use super::memory::{INPUT_PIXEL, InputPixel, Memory, PixelSize, Sides, View};
+use super::pack::{Algorithm, Conv2d, Conv2dParams, Packed};
 use super::plane::{self, Normalise, NormaliseTable, PlaneOp, PlaneStep, Planes};
 use super::quant::Scales;
 use super::simd::LANES;
 use super::tile::Tiles;
 use super::winograd::Winograd;
-use crate::engine::{EngineError, refused};
+use crate::engine::{BatchSize, EngineError, refused};
 use crate::graph::{Conv, Graph, NodeId, Op, Shape};
 use std::sync::Arc;
 
@@ -74,8 +74,7 @@ impl PlanContext {
 
 /// Steps for one batch and picture size.
 pub(super) struct Plan {
-    /// Pictures, rows, columns.
-    pub(super) size: (usize, usize, usize),
+    pub(super) size: BatchSize,
     pub(super) steps: Vec<(NodeId, Step)>,
     /// Bytes of the arena: planes, then one scratch a thread.
     pub(super) arena_len: usize,
@@ -100,10 +99,12 @@ impl Plan {
     ///
     /// # Errors
     /// With a layer that no kernel computes, or that does not fit at this size.
-    pub(super) fn new(
-        context: &PlanContext,
-        size @ (batch, height, width): (usize, usize, usize),
-    ) -> Result<Plan, EngineError> {
+    pub(super) fn new(context: &PlanContext, size: BatchSize) -> Result<Plan, EngineError> {
+        let BatchSize {
+            batch,
+            height,
+            width,
+        } = size;
         let shapes = context
             .graph
             .checked_shapes(height, width)
@@ -147,7 +148,7 @@ impl Plan {
 
     /// Pieces of work of a step.
     pub(super) fn items(&self, step: &Step) -> usize {
-        let batch = self.size.0;
+        let batch = self.size.batch;
         match step {
             Step::Normalise(normalise) => normalise.items(batch),
             Step::Plane(plane) => plane.items(batch),
@@ -209,7 +210,15 @@ fn place(layout: &Layout, shapes: &[Shape], batch: usize, element: usize) -> (Ve
         .zip(starts)
         .zip(pixels)
         .map(|((buffer, start), pixel)| {
-            View::planes(start, buffer.blocks, sides(buffer), (pixel, element))
+            View::planes(
+                start,
+                buffer.blocks,
+                sides(buffer),
+                PixelSize {
+                    len: pixel,
+                    element,
+                },
+            )
         })
         .collect();
     (views, arena)
@@ -306,7 +315,7 @@ impl Compiler<'_> {
                 true
             }
             Op::Conv(conv) => {
-                let step = self.conv(id, conv, (source, target));
+                let step = self.conv(id, conv, source, target);
                 step.map(|step| self.push(id, step)).is_some()
             }
             Op::MaxPool => self.plane(id, input, PlaneOp::MaxPool { source }, target),
@@ -366,32 +375,35 @@ impl Compiler<'_> {
             })
     }
 
-    fn conv(&self, id: NodeId, conv: &Conv, views: (View, View)) -> Option<Step> {
+    fn conv(&self, id: NodeId, conv: &Conv, source: View, target: View) -> Option<Step> {
         let PlanContext {
             kernels, threads, ..
         } = *self.context;
-        let weights = Arc::clone(self.context.weights[id.0].as_ref()?);
-        let sides = self.sides(id);
-        match weights.algorithm {
+        let (height, width) = self.sides(id);
+        let conv = Conv2d {
+            weights: Arc::clone(self.context.weights[id.0].as_ref()?),
+            source,
+            target,
+            height,
+            width,
+            params: Conv2dParams {
+                kernel: conv.kernel,
+                stride: conv.stride,
+                out_channels: conv.out_channels,
+                relu: conv.relu,
+                exact: target.pixel != LANES || self.context.layout.homes[id.0].is_none(),
+            },
+        };
+        match conv.weights.algorithm {
             Algorithm::Winograd => {
-                let transforms = match conv.stride {
+                let transforms = match conv.params.stride {
                     1 => &kernels.stride_1,
                     _ => &kernels.stride_2,
                 };
-                let kernels = (&kernels.tiles, transforms);
-                let form = (conv.stride, conv.relu);
-                Winograd::plan(kernels, weights, views, sides, form, threads).map(Step::Winograd)
+                Winograd::plan(&kernels.tiles, transforms, conv, threads).map(Step::Winograd)
             }
             Algorithm::Direct => {
-                let params = Conv2dParams {
-                    kernel: conv.kernel,
-                    stride: conv.stride,
-                    out_channels: conv.out_channels,
-                    relu: conv.relu,
-                    exact: views.1.pixel != LANES || self.context.layout.homes[id.0].is_none(),
-                };
-                let tiles = self.context.tiles();
-                Direct::plan(tiles, weights, views, sides, params, threads).map(Step::Direct)
+                Direct::plan(self.context.tiles(), conv, threads).map(Step::Direct)
             }
         }
     }

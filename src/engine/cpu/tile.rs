@@ -131,13 +131,29 @@ pub(super) unsafe fn multiply<
             }
         }
         if partial {
-            for (block, pixels) in buffer.iter().enumerate() {
-                let last = block + 1 == BLOCKS;
-                let lanes = if last { args.last_lanes } else { LANES };
-                for (pixel, values) in pixels.iter().enumerate() {
-                    let to = output.add(block * args.out_block + pixel * args.out_pixel);
-                    std::ptr::copy_nonoverlapping(values.as_ptr(), to, lanes);
-                }
+            store_lanes(args, &buffer, output);
+        }
+    }
+}
+
+/// Writes a tile whose last block has fewer lanes than a vector.
+///
+/// # Safety
+/// `output` must be valid for writes at every pixel of every block.
+#[inline(always)]
+unsafe fn store_lanes<const BLOCKS: usize, const PIXELS: usize>(
+    args: &TileArgs,
+    buffer: &[[[f32; LANES]; PIXELS]; BLOCKS],
+    output: *mut f32,
+) {
+    for (block, pixels) in buffer.iter().enumerate() {
+        let last = block + 1 == BLOCKS;
+        let lanes = if last { args.last_lanes } else { LANES };
+        for (pixel, values) in pixels.iter().enumerate() {
+            // SAFETY: the caller vouches for all pixels, of which these are the lanes to write
+            unsafe {
+                let to = output.add(block * args.out_block + pixel * args.out_pixel);
+                std::ptr::copy_nonoverlapping(values.as_ptr(), to, lanes);
             }
         }
     }

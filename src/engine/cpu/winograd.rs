@@ -23,7 +23,7 @@
 pub(super) mod variant;
 
 use super::memory::{Memory, TILE, View};
-use super::pack::Packed;
+use super::pack::{Conv2d, Packed};
 use super::simd::{LANES, Simd};
 use super::tile::{Group, TileArgs, Tiles};
 use std::sync::Arc;
@@ -238,14 +238,20 @@ pub(super) struct Winograd {
 
 impl Winograd {
     pub(super) fn plan(
-        (tiles, transforms): (&Tiles, &'static Transforms),
-        weights: Arc<Packed>,
-        (source, target): (View, View),
-        (height, width): (usize, usize),
-        (stride, relu): (usize, bool),
+        tiles: &Tiles,
+        transforms: &'static Transforms,
+        conv: Conv2d,
         threads: usize,
     ) -> Option<Winograd> {
-        let variant = Variant::of(stride)?;
+        let Conv2d {
+            weights,
+            source,
+            target,
+            height,
+            width,
+            params,
+        } = conv;
+        let variant = Variant::of(params.stride)?;
         if source.border == 0 {
             return None; // the windows start one pixel up and left of the tiles
         }
@@ -275,7 +281,7 @@ impl Winograd {
             target,
             height,
             width,
-            relu,
+            relu: params.relu,
             chunk,
             chunks,
             shares,

@@ -114,6 +114,22 @@ pub(super) struct Kernels {
     most_blocks: u32,
 }
 
+/// `(byte / 255 − mean) / std` as `byte × scale + shift`, by channel.
+#[derive(Clone, Copy)]
+pub(super) struct Normalisation {
+    pub(super) scale: [f32; 3],
+    pub(super) shift: [f32; 3],
+}
+
+impl Normalisation {
+    pub(super) fn new(mean: &[f32; 3], std: &[f32; 3]) -> Normalisation {
+        Normalisation {
+            scale: std.map(|std| 1.0 / (255.0 * std)),
+            shift: std::array::from_fn(|c| -mean[c] / std[c]),
+        }
+    }
+}
+
 /// A view in an arena that starts at `arena`.
 #[derive(Clone, Copy)]
 pub(super) struct At<'a> {
@@ -181,7 +197,7 @@ impl Kernels {
         }
     }
 
-    /// Bytes at `from` to normalised values: `byte × scale + shift`.
+    /// Bytes at `from` to normalised values.
     ///
     /// # Safety
     /// For this and every launch below: the addresses must hold what the views say until the
@@ -191,12 +207,12 @@ impl Kernels {
         batch: usize,
         to: At<'_>,
         from: u64,
-        (scale, shift): ([f32; 3], [f32; 3]),
+        by: Normalisation,
     ) -> Result<(), DriverError> {
         let (image, n) = (self.image(to), self.packs(batch, to.view));
         let mut launch = self.stream.launch_builder(&self.picture);
         launch.arg(&image).arg(&from).arg(&n);
-        for value in scale.iter().chain(&shift) {
+        for value in by.scale.iter().chain(&by.shift) {
             launch.arg(value);
         }
         // SAFETY: arguments as in `picture_*`; addresses are the caller's word

@@ -8,10 +8,10 @@ use super::Float;
 use super::choices::{Choice, Choices};
 use super::conv::{Conv, GpuFilter, Memory, Shape, scratch};
 use super::gpu::{Fault, Gpu, refused};
-use super::kernels::At;
+use super::kernels::{At, Normalisation};
 use super::program::{Program, View, Work};
 use super::tune;
-use crate::engine::{EngineError, RawOutput};
+use crate::engine::{BatchSize, EngineError, RawOutput};
 use cudarc::driver::{CudaGraph, CudaSlice, PinnedHostSlice, result, sys};
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,9 +23,7 @@ pub(super) struct Shared {
     pub(super) slices: bool,
     /// In the order of the graph's convolutions.
     pub(super) filters: Vec<Arc<GpuFilter>>,
-    /// `byte × scale + shift` normalises a picture.
-    pub(super) scale: [f32; 3],
-    pub(super) shift: [f32; 3],
+    pub(super) normalisation: Normalisation,
 }
 
 /// A frame as one launch.
@@ -149,15 +147,19 @@ impl Plan {
         })
     }
 
-    /// Batch, rows, columns.
-    pub(super) fn size(&self) -> (usize, usize, usize) {
+    /// The batch that it was made for.
+    pub(super) fn size(&self) -> BatchSize {
         let Program {
             batch,
             height,
             width,
             ..
         } = self.program;
-        (batch, height, width)
+        BatchSize {
+            batch,
+            height,
+            width,
+        }
     }
 
     /// Whether a frame is one launch.
@@ -286,12 +288,12 @@ impl Plan {
             arena: memory.arena,
             view,
         };
-        let normalise = (self.shared.scale, self.shared.shift);
+        let by = self.shared.normalisation;
         // SAFETY: the program's views lie in the plan's arena, which is as long as it says, and
         // the scratch is as long as the largest convolution wants
         unsafe {
             match &self.program.steps[index].work {
-                Work::Picture { to } => kernels.picture(batch, at(to), self.picture, normalise)?,
+                Work::Picture { to } => kernels.picture(batch, at(to), self.picture, by)?,
                 Work::Conv { conv, .. } => self.convs[*conv].enqueue(gpu, memory)?,
                 Work::MaxPool { from, to } => kernels.max_pool(batch, at(to), at(from))?,
                 Work::Enlarge { from, to } => kernels.enlarge(batch, at(to), at(from))?,

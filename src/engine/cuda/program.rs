@@ -1,6 +1,7 @@
 //! A graph compiled for one batch and picture size: which kernel reads and writes what, in
 //! values counted from the start of one arena. Nothing here needs a GPU.
 
+use crate::engine::BatchSize;
 use crate::engine::cpu::layout::{BLOCK, Home, Layout};
 use crate::graph::{Graph, NodeId, Op, Shape};
 
@@ -99,9 +100,14 @@ impl Program {
     pub(super) fn new(
         graph: &Graph,
         layout: &Layout,
-        (batch, height, width): (usize, usize, usize),
+        size: BatchSize,
         picture_pixel: usize,
     ) -> Result<Program, String> {
+        let BatchSize {
+            batch,
+            height,
+            width,
+        } = size;
         let shapes = graph
             .checked_shapes(height, width)
             .map_err(|error| format!("the network cannot run: {error}"))?;
@@ -171,27 +177,7 @@ impl Program {
                 let (left, right) = (input(0), input(1));
                 Work::Add { left, right, to }
             }
-            Op::Concat => {
-                for &(concat, from, home) in &layout.copies {
-                    if concat == id {
-                        if from == NodeId(0) {
-                            return None; // the picture's pixels are narrower than a block
-                        }
-                        let from = self.views[from.0];
-                        let start = to.offset - channel(layout.homes[id.0]) + channel(Some(home));
-                        let to = View {
-                            offset: start,
-                            pixel: to.pixel,
-                            ..from
-                        };
-                        self.steps.push(Step {
-                            node: id,
-                            work: Work::Copy { from, to },
-                        });
-                    }
-                }
-                return Some(());
-            }
+            Op::Concat => return self.copy_parts(layout, id),
         };
         // only the first convolution reads the picture's narrow pixels
         let narrow = node.inputs.first() == Some(&NodeId(0));
@@ -199,6 +185,26 @@ impl Program {
             return None;
         }
         self.steps.push(Step { node: id, work });
+        Some(())
+    }
+
+    /// Copies the parts of a concatenation that could not be written in place; none where one of
+    /// them is the input image, whose pixels are narrower than a block.
+    fn copy_parts(&mut self, layout: &Layout, id: NodeId) -> Option<()> {
+        let to = self.views[id.0];
+        for &(_, from, home) in layout.copies.iter().filter(|copy| copy.0 == id) {
+            if from == NodeId(0) {
+                return None;
+            }
+            let from = self.views[from.0];
+            let to = View {
+                offset: to.offset - channel(layout.homes[id.0]) + channel(Some(home)),
+                pixel: to.pixel,
+                ..from
+            };
+            let work = Work::Copy { from, to };
+            self.steps.push(Step { node: id, work });
+        }
         Some(())
     }
 }

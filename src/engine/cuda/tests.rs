@@ -2,7 +2,7 @@
 //! What needs a GPU is in `tests/cuda.rs`.
 #![allow(unsafe_code, reason = "calls kernels.cu, which takes raw addresses")]
 
-use super::kernels::{At, Image, LogitArrays};
+use super::kernels::{At, Image, LogitArrays, Normalisation};
 use super::program::Work;
 use super::*;
 use crate::engine::reference::ReferenceEngine;
@@ -79,7 +79,7 @@ macro_rules! kernel {
 impl<'a> Twin<'a> {
     fn new(model: &'a Model, input: &ModelInput, precision: Float) -> Twin<'a> {
         let layout = Layout::new(&model.graph);
-        let size = (input.batch, input.height, input.width);
+        let size = BatchSize::of(input);
         let program = Program::new(&model.graph, &layout, size, precision.pack()).unwrap();
         let mut filters = filters(model, &layout, precision);
         if precision == Float::F16 {
@@ -127,7 +127,8 @@ impl<'a> Twin<'a> {
         match step.work {
             Work::Picture { to } => {
                 let manifest = &self.model.manifest;
-                let ([a, b, c], [d, e, f]) = normalisation(&manifest.mean, &manifest.std);
+                let by = Normalisation::new(&manifest.mean, &manifest.std);
+                let ([a, b, c], [d, e, f]) = (by.scale, by.shift);
                 kernel!(self, "picture", self.image(&to) => Image,
                     input.data.as_ptr() => *const u8, self.packs(&to) => u32,
                     a => f32, b => f32, c => f32, d => f32, e => f32, f => f32);
@@ -378,6 +379,14 @@ fn what_two_concatenations_join_is_copied_into_the_second() {
     agrees(&model, &input, Float::F16, 1e-2);
 }
 
+fn size(batch: usize, height: usize, width: usize) -> BatchSize {
+    BatchSize {
+        batch,
+        height,
+        width,
+    }
+}
+
 #[test]
 fn the_picture_cannot_be_pooled_or_joined() {
     for joined in [false, true] {
@@ -389,7 +398,7 @@ fn the_picture_cannot_be_pooled_or_joined() {
         };
         conv(&mut graph, last, 16, 1);
         let layout = Layout::new(&graph);
-        let refused = Program::new(&graph, &layout, (1, 8, 8), 8).err();
+        let refused = Program::new(&graph, &layout, size(1, 8, 8), 8).err();
         let expected = "it has no kernel for layer 'bad'; use --engine cpu";
         assert_eq!(refused.as_deref(), Some(expected));
     }
@@ -399,7 +408,7 @@ fn the_picture_cannot_be_pooled_or_joined() {
 fn arrays_beyond_32_bit_indices_are_refused() {
     let graph = Network::vovnet27_slim().graph(12).unwrap();
     let layout = Layout::new(&graph);
-    let refused = Program::new(&graph, &layout, (64, 4096, 4096), 8).err();
+    let refused = Program::new(&graph, &layout, size(64, 4096, 4096), 8).err();
     let refused = refused.unwrap();
     assert!(
         refused.contains("is too large at 64 x 4096x4096 pixels"),
