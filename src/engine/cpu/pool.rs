@@ -58,13 +58,16 @@ mod sync {
 #[cfg(loom)]
 mod sync {
     pub(super) use loom::cell::UnsafeCell;
-    pub(super) use loom::hint::spin_loop;
     pub(super) use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, fence};
     pub(super) use loom::sync::{Arc, Condvar, Mutex, MutexGuard};
     pub(super) use loom::thread::{Builder, JoinHandle};
+
+    /// Not loom's own, which lets every other thread run until it waits: a worker would never
+    /// be asleep before a job comes.
+    pub(super) fn spin_loop() {}
 }
 
-/// What a job runs: `(thread, piece)`.
+/// A job, called as `(thread, piece)`.
 type Job<'a> = dyn Fn(usize, usize) + Sync + 'a;
 
 /// Threads that share jobs with the thread that calls [`Pool::run`]; dropping joins them.
@@ -402,6 +405,21 @@ mod model {
                 pool.run(2, &|_, piece| written.add(piece));
                 assert!(written.all_once());
             }
+        });
+    }
+
+    #[test]
+    fn no_worker_sleeps_through_a_job() {
+        check(3, || {
+            let mut pool = Pool::new(2).unwrap();
+            // the pieces wait for each other, so the caller cannot run both
+            let arrived = AtomicUsize::new(0);
+            pool.run(2, &|_, _| {
+                arrived.fetch_add(1, Ordering::AcqRel);
+                while arrived.load(Ordering::Acquire) < 2 {
+                    loom::thread::yield_now();
+                }
+            });
         });
     }
 
