@@ -66,7 +66,7 @@ pub struct EngineOptions {
     pub isa: Option<cpu::Isa>,
 }
 
-/// Why an engine cannot be made or cannot run.
+/// Errors of making or running an engine.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// The machine does not have what the engine needs, or not yet: a GPU's driver may come late.
@@ -74,7 +74,7 @@ pub enum EngineError {
     Unavailable {
         /// The engine asked for.
         engine: &'static str,
-        /// Why, and what to do.
+        /// The reason, and what to do.
         reason: String,
     },
     /// Asked for something that this build, model or processor will never have.
@@ -82,10 +82,10 @@ pub enum EngineError {
     Unsupported {
         /// The engine asked for.
         engine: &'static str,
-        /// Why, and what to do.
+        /// The reason, and what to do.
         reason: String,
     },
-    /// The picture does not fit the network.
+    /// The image does not fit the network.
     #[error(
         "input of {width}x{height} pixels: both sides must be positive multiples of {multiple}"
     )]
@@ -97,8 +97,8 @@ pub enum EngineError {
         /// The network's largest stride.
         multiple: usize,
     },
-    /// The pictures' bytes are not as many as their size says.
-    #[error("{got} bytes of pictures: expected {expected}")]
+    /// The images' bytes are not as many as their size says.
+    #[error("{got} bytes of images: expected {expected}")]
     InputLength {
         /// Batch × height × width × 3.
         expected: usize,
@@ -108,9 +108,9 @@ pub enum EngineError {
     /// The GPU or its libraries failed.
     #[error("the GPU failed while {doing}")]
     Gpu {
-        /// What was being done.
+        /// The operation.
         doing: String,
-        /// What the driver or cuDNN said.
+        /// Error of the driver or cuDNN.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// candle failed.
@@ -118,12 +118,12 @@ pub enum EngineError {
     Candle {
         /// The graph node.
         layer: String,
-        /// What candle said.
+        /// Error of candle.
         source: candle_core::Error,
     },
 }
 
-/// Which GPU.
+/// Identifies a GPU.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GpuPlace {
     /// Its PCI address such as `00000000:01:00.0`, where it has one that is known.
@@ -135,7 +135,7 @@ pub trait Engine: Send {
     /// Kernel set, precision and threads for the start-up log, such as `cpu avx512 f32, 2 threads`.
     fn describe(&self) -> String;
 
-    /// Why this precision, where the options named none: `f32: this processor has no byte
+    /// Reason for the precision, if the options named none: `f32: this processor has no byte
     /// products`.
     fn precision_reason(&self) -> Option<&str> {
         None
@@ -164,7 +164,7 @@ pub trait Engine: Send {
 /// The detector's logits on the host, before any threshold.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RawOutput {
-    /// Pictures in the batch.
+    /// Images in the batch.
     pub batch: usize,
     /// One entry a stride, finest first.
     pub levels: Vec<RawLevel>,
@@ -187,7 +187,7 @@ pub struct RawLevel {
 }
 
 impl RawOutput {
-    /// Sizes the buffers for a batch of `height` × `width` pictures; allocates only when they grow.
+    /// Sizes the buffers for a batch of `height` × `width` images; allocates only when they grow.
     pub fn resize_for(&mut self, graph: &Graph, batch: usize, height: usize, width: usize) {
         self.batch = batch;
         self.levels

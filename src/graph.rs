@@ -1,6 +1,6 @@
 //! The layer graph: the one description of a network that every engine runs.
 //!
-//! A graph is a list of nodes in execution order. It knows channels, not picture sizes;
+//! A graph is a list of nodes in execution order. It knows channels, not image sizes;
 //! [`Graph::shapes`] gives the shape of every node at one input size, and the cost figures
 //! of the VoVNet paper (arXiv 1904.09730) follow from those.
 
@@ -37,7 +37,7 @@ pub struct Conv {
 /// The operation of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
-    /// The normalised picture, 3 channels.
+    /// The normalised image, 3 channels.
     Input,
     /// Convolution, batch norm folded or bias, optional ReLU.
     Conv(Conv),
@@ -140,7 +140,7 @@ pub struct Graph {
 }
 
 impl Graph {
-    /// A graph that holds only the 3-channel picture.
+    /// A graph that holds only the 3-channel image.
     pub fn new() -> (Graph, NodeId) {
         let mut graph = Graph::default();
         let input = graph.push("input", Op::Input, &[], 3);
@@ -231,7 +231,7 @@ impl Graph {
         strides.into_iter().chain(outputs).max().unwrap_or(1)
     }
 
-    /// The shape of every node for a picture of `height` × `width`.
+    /// The shape of every node for an image of `height` × `width`.
     pub fn shapes(&self, height: usize, width: usize) -> Vec<Shape> {
         let mut shapes: Vec<Shape> = Vec::with_capacity(self.nodes.len());
         for node in &self.nodes {
@@ -251,7 +251,7 @@ impl Graph {
         shapes
     }
 
-    /// Checks everything that the kernels rely on and that does not depend on the picture's size:
+    /// Checks everything that the kernels rely on and that does not depend on the image's size:
     /// every engine calls this before it plans, because the fields of a graph are public and a
     /// kernel that believed a wrong one would read outside its arrays.
     ///
@@ -358,7 +358,7 @@ impl Graph {
         Ok(())
     }
 
-    /// The shape of every node for a picture of `height` × `width`, like [`Graph::shapes`], if
+    /// The shape of every node for an image of `height` × `width`, like [`Graph::shapes`], if
     /// parts of a concatenation and summands have the same sides and every output the sides that
     /// its stride gives.
     ///
@@ -390,7 +390,7 @@ impl Graph {
         Ok(shapes)
     }
 
-    /// Cost of a forward pass at one picture size.
+    /// Cost of a forward pass at one image size.
     pub fn cost(&self, height: usize, width: usize) -> Cost {
         let shapes = self.shapes(height, width);
         let mut cost = Cost::default();
@@ -432,7 +432,7 @@ impl Conv {
     }
 
     fn check(&self, layer: &str) -> Result<(), GraphError> {
-        // with an even kernel, padding by half of it does not keep the picture's size
+        // with an even kernel, padding by half of it does not keep the image's size
         if self.kernel.is_multiple_of(2) {
             return Err(error(layer, "an odd kernel", self.kernel));
         }

@@ -50,10 +50,10 @@ use simd::LANES;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Plans kept: a camera has one size, an evaluation over pictures a handful.
+/// Plans kept: a camera has one size, an evaluation over images a handful.
 const MOST_PLANS: usize = 16;
 
-/// How to make a [`CpuEngine`].
+/// Options of a [`CpuEngine`].
 #[derive(Clone, Copy, Debug)]
 pub struct CpuOptions {
     /// Threads, 0 for one a core.
@@ -81,22 +81,22 @@ impl Default for CpuOptions {
 pub struct CpuEngine {
     context: PlanContext,
     pool: Pool,
-    /// One for each batch and picture size seen, newest last.
+    /// One for each batch size seen, newest last.
     plans: Vec<Plan>,
     /// Shared by all plans, as large as the largest needs.
     arena: Aligned,
-    /// Kernels and precision, for people.
+    /// Kernels and precision, for the description.
     kernels: String,
-    /// Why this precision, where it was chosen here.
+    /// Reason for the precision, if it was chosen here.
     precision_reason: Option<String>,
 }
 
-/// What one step of a frame took.
+/// Time of one step of a frame.
 #[derive(Clone, Debug)]
 pub struct StepTime {
     /// The graph node that the step is part of.
     pub node: NodeId,
-    /// How it is computed.
+    /// Name of the kernel.
     pub kernel: &'static str,
     /// Median over the rounds.
     pub median: Duration,
@@ -117,7 +117,7 @@ impl CpuEngine {
         )
     }
 
-    /// An engine made to order.
+    /// An engine with these options.
     ///
     /// # Errors
     /// When this machine lacks the instruction set, the system refuses a thread, or the
@@ -170,7 +170,7 @@ impl CpuEngine {
         Ok(engine)
     }
 
-    /// An engine made to order, but for the precision: int8 where the processor has byte products
+    /// An engine with these options, but for the precision: int8 where the processor has byte products
     /// and the model runs in int8, else f32. Without byte products int8 is slower than f32.
     ///
     /// # Errors
@@ -307,13 +307,13 @@ fn pack(
     let mut packed = vec![None; graph.nodes.len()];
     for ((id, conv), weights) in graph.convs().zip(&model.weights) {
         let input = graph.node(id).inputs[0];
-        let picture = graph.node(input).op == Op::Input;
+        let from_image = graph.node(input).op == Op::Input;
         let lanes = |block: usize| InputLanes {
             channels: &layout.lanes[input.0],
             block,
         };
         packed[id.0] = match arithmetic {
-            Arithmetic::Floats { .. } if picture => {
+            Arithmetic::Floats { .. } if from_image => {
                 let lanes = lanes(INPUT_PIXEL - 1);
                 Some(Packed::floats(conv, weights, lanes, Algorithm::Direct))
             }
@@ -323,10 +323,10 @@ fn pack(
             }
             // bytes have no sign, and logits, which are floats, have no scale: only logits go
             // without a ReLU, and all of them do
-            Arithmetic::Bytes { .. } if conv.relu != layout.homes[id.0].is_some() => None,
+            Arithmetic::Bytes { .. } if conv.relu != layout.slices[id.0].is_some() => None,
             Arithmetic::Bytes { scales, .. } => {
                 scales.quantise(graph, id, conv, weights).map(|weights| {
-                    let block = if picture { INPUT_PIXEL } else { LANES };
+                    let block = if from_image { INPUT_PIXEL } else { LANES };
                     Packed::bytes(conv, &weights, lanes(block))
                 })
             }

@@ -32,7 +32,7 @@ use super::{BatchSize, Engine, EngineError, GpuPlace, RawOutput, check_input, la
 use crate::graph::{Graph, Op, Shape};
 use crate::preprocess::ModelInput;
 use crate::weights::Model;
-use choices::Choices;
+use choices::TuningCache;
 use conv::GpuFilter;
 use filter::Filter;
 use gpu::{Gpu, refused};
@@ -47,7 +47,7 @@ use std::sync::Arc;
 /// Plans kept, each with its own memory: a camera has one size, an evaluation a handful.
 const MOST_PLANS: usize = 8;
 
-/// How values are stored on the GPU: a [`Precision`] that this engine has.
+/// Type of values on the GPU: a [`Precision`] that this engine has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Float {
     /// Half, with sums in single precision, on tensor cores.
@@ -82,7 +82,7 @@ impl Float {
         }
     }
 
-    /// Values in the 16 bytes that the kernels move at once; a pixel of the picture is as wide.
+    /// Values in the 16 bytes that the kernels move at once; a pixel of the input image is as wide.
     fn pack(self) -> usize {
         16 / self.bytes()
     }
@@ -120,12 +120,12 @@ impl Float {
     }
 }
 
-/// How to make a [`CudaEngine`].
+/// Options of a [`CudaEngine`].
 #[derive(Clone, Debug)]
 pub struct CudaOptions {
     /// Which GPU, from 0.
     pub device: usize,
-    /// How values are stored: f16 or f32.
+    /// Activation precision: f16 or f32.
     pub precision: Precision,
     /// Folder that keeps cuDNN's algorithms between runs; none to measure at every start.
     pub cache: Option<PathBuf>,
@@ -149,11 +149,11 @@ pub struct CudaEngine {
     // plans are dropped before the GPU that they run on
     plans: Vec<Plan>,
     shared: Arc<Shared>,
-    choices: Choices,
+    tuning: TuningCache,
     graph: Graph,
     layout: Layout,
     gpu: Gpu,
-    /// Why this precision, where the engine was not asked for one.
+    /// Reason for the precision, if the options named none.
     precision_reason: Option<&'static str>,
 }
 
@@ -187,7 +187,7 @@ impl CudaEngine {
                 filters,
                 normalisation: Normalisation::new(&manifest.mean, &manifest.std),
             }),
-            choices: Choices::open(options.cache.as_deref(), &machine),
+            tuning: TuningCache::open(options.cache.as_deref(), &machine),
             graph: model.graph.clone(),
             layout,
             gpu,
@@ -203,7 +203,7 @@ impl CudaEngine {
         Ok(engine)
     }
 
-    /// Says why the precision was chosen.
+    /// Gives the reason for the precision.
     pub(super) fn explain(&mut self, reason: &'static str) {
         self.precision_reason = Some(reason);
     }
@@ -252,7 +252,7 @@ impl CudaEngine {
             self.plans.remove(0);
         }
         let program = self.program(size)?;
-        let plan = Plan::new(&self.gpu, &self.shared, program, &mut self.choices)?;
+        let plan = Plan::new(&self.gpu, &self.shared, program, &mut self.tuning)?;
         self.plans.push(plan);
         Ok(self.plans.len() - 1)
     }
@@ -320,10 +320,10 @@ fn unpack(
     let channels = lanes.iter().flatten().count();
     let mut values = vec![0.0; batch * channels * cells];
     for pixel in 0..batch * cells {
-        let (picture, cell) = (pixel / cells, pixel % cells);
+        let (image, cell) = (pixel / cells, pixel % cells);
         for (lane, channel) in lanes.iter().enumerate() {
             if let Some(channel) = channel {
-                values[(picture * channels + channel) * cells + cell] =
+                values[(image * channels + channel) * cells + cell] =
                     precision.value(bytes, pixel * view.pixel + lane);
             }
         }

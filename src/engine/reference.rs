@@ -74,10 +74,10 @@ impl ReferenceEngine {
         Ok(values)
     }
 
-    /// Runs the graph on a batch of pictures; every node's output.
+    /// Runs the graph on a batch of images; every node's output.
     ///
     /// # Errors
-    /// When the pictures do not fit the network, or candle fails in a layer.
+    /// When the images do not fit the network, or candle fails in a layer.
     pub fn forward_pictures(&self, input: &ModelInput) -> Result<Vec<Tensor>, EngineError> {
         check_input(&self.graph, input)?;
         self.graph

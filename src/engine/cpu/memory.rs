@@ -3,7 +3,7 @@
 //! A plane is `[row, column, 16 channels]` with a border of zeros, as wide as the largest kernel
 //! that reads it needs: above and on the left, and below and on the right of sides rounded up to
 //! whole Winograd tiles (the largest are those at stride 2). So no kernel tests bounds. A buffer
-//! is `[picture, block, plane]`, and a slice of its blocks is a view with the same distances.
+//! is `[image, block, plane]`, and a slice of its blocks is a view with the same distances.
 #![allow(
     unsafe_code,
     reason = "hands out raw pointers into the arena; every view is checked when planned"
@@ -41,7 +41,7 @@ pub(super) struct View {
     pub(super) base: Base,
     /// To pixel (0, 0) of the first block.
     pub(super) offset: usize,
-    /// From one picture to the next.
+    /// From one image to the next.
     pub(super) image: usize,
     /// From one block to the next.
     pub(super) block: usize,
@@ -123,7 +123,7 @@ impl View {
         }
     }
 
-    /// Logits `[picture, row × column, channels]`: one pixel's blocks lie side by side.
+    /// Logits `[image, row × column, channels]`: one pixel's blocks lie side by side.
     pub(super) fn logits(output: usize, channels: usize, height: usize, width: usize) -> View {
         View {
             base: Base::Output(output),
@@ -158,7 +158,7 @@ pub(super) struct Memory<'a> {
 unsafe impl Sync for Memory<'_> {}
 
 impl<'a> Memory<'a> {
-    /// Borrows everything for one inference. `output` must be sized for the picture.
+    /// Borrows everything for one inference. `output` must be sized for the batch.
     pub(super) fn new(
         arena: &'a mut super::aligned::Aligned,
         images: &'a [u8],

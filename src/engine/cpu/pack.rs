@@ -10,12 +10,12 @@ use crate::graph::Conv;
 use crate::weights::ConvWeights;
 use std::sync::Arc;
 
-/// How a convolution is computed.
+/// Algorithm of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Algorithm {
     /// Implicit matrix product.
     Direct,
-    /// Minimal filtering.
+    /// Winograd minimal filtering.
     Winograd,
 }
 

@@ -1,9 +1,9 @@
-//! A graph compiled for one batch and picture size: steps over one arena.
+//! A graph compiled for one batch size: steps over one arena.
 
 use super::aligned::LINE;
 use super::direct::Direct;
 use super::kernels::Kernels;
-use super::layout::{Buffer, Home, Layout};
+use super::layout::{Buffer, Layout, Slice};
 use super::memory::{INPUT_PIXEL, InputPixel, Memory, PixelSize, Sides, View};
 use super::pack::{Algorithm, Conv2d, Conv2dParams, Packed};
 use super::plane::{self, Normalise, NormaliseTable, PlaneOp, PlaneStep, Planes};
@@ -72,7 +72,7 @@ impl PlanContext {
     }
 }
 
-/// Steps for one batch and picture size.
+/// Steps for one batch size.
 pub(super) struct Plan {
     pub(super) size: BatchSize,
     pub(super) steps: Vec<(NodeId, Step)>,
@@ -83,7 +83,7 @@ pub(super) struct Plan {
 }
 
 impl Step {
-    /// How it is computed, for people.
+    /// Name of the kernel, for reports.
     pub(super) fn kernel(&self) -> &'static str {
         match self {
             Step::Normalise(_) => "normalise",
@@ -160,7 +160,7 @@ impl Plan {
     /// Runs one piece of work of one step.
     ///
     /// # Safety
-    /// `memory` must hold [`Plan::arena_len`] bytes and be sized for this picture; steps must
+    /// `memory` must hold [`Plan::arena_len`] bytes and be sized for this batch; steps must
     /// run in order, each piece once, and no two pieces at once on one `thread`.
     #[allow(unsafe_code, reason = "the one door from the plan to the kernels")]
     pub(super) unsafe fn run(&self, step: &Step, memory: &Memory<'_>, thread: usize, item: usize) {
@@ -246,14 +246,14 @@ impl Compiler<'_> {
         self.context.layout.lanes[id.0].len().div_ceil(LANES)
     }
 
-    fn at(&self, home: Home) -> View {
-        self.views[home.buffer].skip(home.block)
+    fn at(&self, slice: Slice) -> View {
+        self.views[slice.buffer].skip(slice.block)
     }
 
     /// Where a node's values go: a buffer, or the caller's logits.
     fn view(&self, id: NodeId) -> Option<View> {
-        if let Some(home) = self.context.layout.homes[id.0] {
-            return Some(self.at(home));
+        if let Some(slice) = self.context.layout.slices[id.0] {
+            return Some(self.at(slice));
         }
         let outputs = self.context.graph.outputs.iter();
         let output = outputs
@@ -366,9 +366,9 @@ impl Compiler<'_> {
         copies
             .iter()
             .filter(|copy| copy.0 == concat)
-            .all(|&(_, input, home)| {
+            .all(|&(_, input, slice)| {
                 let source = self.view(input);
-                let target = self.at(home);
+                let target = self.at(slice);
                 source.is_some_and(|source| {
                     self.plane(input, input, PlaneOp::Copy { source }, target)
                 })
@@ -391,7 +391,7 @@ impl Compiler<'_> {
                 stride: conv.stride,
                 out_channels: conv.out_channels,
                 relu: conv.relu,
-                exact: target.pixel != LANES || self.context.layout.homes[id.0].is_none(),
+                exact: target.pixel != LANES || self.context.layout.slices[id.0].is_none(),
             },
         };
         match conv.weights.algorithm {

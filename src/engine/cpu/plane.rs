@@ -194,7 +194,7 @@ pub(super) enum PlaneOp {
 }
 
 impl PlaneOp {
-    /// For people.
+    /// Name, for reports.
     pub(super) fn name(&self) -> &'static str {
         match self {
             PlaneOp::MaxPool { .. } => "max pool",

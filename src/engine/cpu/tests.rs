@@ -9,7 +9,7 @@ use crate::weights::ConvWeights;
 use proptest::prelude::*;
 
 /// Pseudo-random bytes.
-fn picture(batch: usize, height: usize, width: usize) -> ModelInput {
+fn image(batch: usize, height: usize, width: usize) -> ModelInput {
     let mut state = 1u32;
     ModelInput {
         batch,
@@ -70,7 +70,7 @@ fn options(isa: Isa, threads: usize, winograd: bool) -> CpuOptions {
 fn the_detector_agrees_with_candle() {
     let model = detector();
     for (batch, height, width) in [(1, 64, 96), (2, 96, 64)] {
-        let input = picture(batch, height, width);
+        let input = image(batch, height, width);
         let expected = reference(&model, &input);
         for isa in Isa::available() {
             for (threads, winograd) in [(1, true), (2, true), (2, false)] {
@@ -93,7 +93,7 @@ fn identity_sums_and_a_stride_4_level_agree_with_candle() {
         ..Detector::vovnet27_slim()
     };
     let model = Model::random(network, 3, 2).unwrap();
-    let input = picture(1, 32, 64);
+    let input = image(1, 32, 64);
     let mut output = RawOutput::default();
     CpuEngine::new(&model, 2)
         .unwrap()
@@ -112,7 +112,7 @@ fn channels_that_do_not_fill_blocks_agree_with_candle() {
         ..Detector::vovnet27_slim()
     };
     let model = Model::random(network, 5, 3).unwrap();
-    let input = picture(1, 32, 32);
+    let input = image(1, 32, 32);
     let mut output = RawOutput::default();
     CpuEngine::new(&model, 1)
         .unwrap()
@@ -126,7 +126,7 @@ fn channels_that_do_not_fill_blocks_agree_with_candle() {
 fn sizes_share_the_arena_without_a_trace() {
     let model = detector();
     let mut engine = CpuEngine::new(&model, 2).unwrap();
-    let (small, large) = (picture(1, 32, 64), picture(1, 96, 64));
+    let (small, large) = (image(1, 32, 64), image(1, 96, 64));
     let mut first = RawOutput::default();
     engine.infer(&small, &mut first).unwrap();
     let mut other = RawOutput::default();
@@ -141,7 +141,7 @@ fn a_size_that_does_not_divide_is_refused() {
     let model = detector();
     let mut engine = CpuEngine::new(&model, 1).unwrap();
     let error = engine
-        .infer(&picture(1, 64, 72), &mut RawOutput::default())
+        .infer(&image(1, 64, 72), &mut RawOutput::default())
         .unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -269,7 +269,7 @@ proptest! {
             let z = conv(graph, pooled, from, 3, 1, true);
             graph.concat("joined", &[pooled, z])
         });
-        let input = picture(1, 4 * height, 4 * width);
+        let input = image(1, 4 * height, 4 * width);
         bytes_agree(&calibrated(model_of_relu(graph), &input), &input)?;
     }
 
@@ -284,7 +284,7 @@ proptest! {
         ),
     ) {
         let graph = graph_with_stem(from, stem, |graph, x| conv(graph, x, to, kernel, 1, relu));
-        agree(graph, &picture(1, 2 * height, 2 * width))?;
+        agree(graph, &image(1, 2 * height, 2 * width))?;
     }
 
     #[test]
@@ -304,7 +304,7 @@ proptest! {
             // y is joined twice: the second time it must be copied
             graph.concat("outer", &[inner, sum, y])
         });
-        agree(graph, &picture(batch, 4 * height, 4 * width))?;
+        agree(graph, &image(batch, 4 * height, 4 * width))?;
     }
 }
 
@@ -357,7 +357,7 @@ fn bytes_agree(model: &Model, input: &ModelInput) -> Result<RawOutput, TestCaseE
 
 #[test]
 fn int8_equals_its_scalar_reference_and_is_near_f32() {
-    let input = picture(2, 64, 96);
+    let input = image(2, 64, 96);
     for backbone in [VovNet::Slim27, VovNet::V39] {
         let network = Detector {
             backbone,
@@ -435,7 +435,7 @@ fn int8_layers_are_as_exact_as_their_scales() {
         let y = conv(graph, x, 33, 3, 1, true);
         conv(graph, y, 19, 5, 2, true)
     });
-    let input = picture(1, 2 * height, 2 * width);
+    let input = image(1, 2 * height, 2 * width);
     let model = calibrated(model_of_relu(graph), &input);
     let output = bytes_agree(&model, &input).unwrap();
 
@@ -522,7 +522,7 @@ fn summands_of_different_sides_are_refused() {
     });
     let model = model_of(graph);
     let mut reference = ReferenceEngine::new(&model, &candle_core::Device::Cpu).unwrap();
-    let run = reference.infer(&picture(1, 8, 8), &mut RawOutput::default());
+    let run = reference.infer(&image(1, 8, 8), &mut RawOutput::default());
     let made = CpuEngine::new(&model, 1).err();
     for (error, expected) in [
         (
@@ -541,7 +541,7 @@ fn summands_of_different_sides_are_refused() {
 #[test]
 fn bytes_that_do_not_fill_the_input_are_refused() {
     let model = detector();
-    let mut input = picture(1, 32, 32);
+    let mut input = image(1, 32, 32);
     input.data.pop();
     let engines: [Box<dyn Engine>; 2] = [
         Box::new(ReferenceEngine::new(&model, &candle_core::Device::Cpu).unwrap()),
@@ -549,7 +549,7 @@ fn bytes_that_do_not_fill_the_input_are_refused() {
     ];
     for mut engine in engines {
         let error = engine.infer(&input, &mut RawOutput::default()).unwrap_err();
-        assert_eq!(error.to_string(), "3071 bytes of pictures: expected 3072");
+        assert_eq!(error.to_string(), "3071 bytes of images: expected 3072");
     }
 }
 
@@ -557,8 +557,8 @@ fn bytes_that_do_not_fill_the_input_are_refused() {
 #[test]
 fn int8_is_chosen_where_it_is_faster_and_the_reason_is_told() {
     let plain = detector();
-    let ranged = calibrated(detector(), &picture(1, 32, 32));
-    let mut torn = calibrated(detector(), &picture(1, 32, 32));
+    let ranged = calibrated(detector(), &image(1, 32, 32));
+    let mut torn = calibrated(detector(), &image(1, 32, 32));
     torn.manifest.int8.as_mut().unwrap().ranges.clear();
     let scalar = options(Isa::Scalar, 1, true);
     for (model, products, expected) in [
@@ -593,7 +593,7 @@ fn int8_is_chosen_where_it_is_faster_and_the_reason_is_told() {
 
 #[test]
 fn the_default_precision_is_that_of_this_machine() {
-    let ranged = calibrated(detector(), &picture(1, 32, 32));
+    let ranged = calibrated(detector(), &image(1, 32, 32));
     let best = Isa::available().next().unwrap();
     let engine = CpuEngine::with_best_precision(&ranged, CpuOptions::default()).unwrap();
     let expected = match ByteKernels::of(best).products {

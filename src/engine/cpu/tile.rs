@@ -32,7 +32,7 @@ pub(super) struct Tiles {
     /// Tiles as (output blocks, pixels).
     pub(super) shapes: &'static [(usize, usize)],
     /// The kernel for a tile that is in `shapes` and a step, which is how many elements the
-    /// inputs of neighbouring output pixels are apart: 8 in the picture (pixels of four
+    /// inputs of neighbouring output pixels are apart: 8 in the input image (pixels of four
     /// channels, stride 2), 16 and 32 in planes at stride 1 and 2.
     pub(super) get: fn(step: usize, blocks: usize, pixels: usize) -> Option<Tile>,
 }
@@ -42,7 +42,7 @@ pub(super) struct Tiles {
 pub(super) struct TileArgs {
     /// Input blocks to sum over.
     pub(super) in_blocks: usize,
-    /// Lanes of an input block that hold channels: 3 of the picture (4 in bytes), 16 of planes.
+    /// Lanes of an input block that hold channels: 3 of the input image (4 in bytes), 16 of planes.
     pub(super) in_lanes: usize,
     /// Side of the kernel, odd.
     pub(super) kernel: usize,

@@ -228,7 +228,7 @@ pub(super) struct Winograd {
     relu: bool,
     /// Tiles of a chunk; the last chunk may be shorter.
     chunk: usize,
-    /// Chunks of one picture.
+    /// Chunks of one image.
     chunks: usize,
     /// Shares of the output blocks, so that few chunks still feed all threads.
     shares: usize,

@@ -14,7 +14,7 @@ use cudarc::driver::{
 };
 use std::sync::Arc;
 
-/// What a call to the driver or to cuDNN can fail with.
+/// Error of the driver or of cuDNN.
 pub(super) type Fault = Box<dyn std::error::Error + Send + Sync>;
 
 /// The CUDA version that the bindings are written for: older drivers lack functions.
@@ -220,7 +220,7 @@ fn unavailable(reason: String) -> EngineError {
     }
 }
 
-/// The GPU is there but did not do what was asked. Allocates only when it failed, because every
+/// Maps a driver or cuDNN error. Allocates only when it failed, because every
 /// frame passes here.
 pub(super) fn refused<E: Into<Fault>>(doing: impl Into<String>) -> impl FnOnce(E) -> EngineError {
     |source| EngineError::Gpu {

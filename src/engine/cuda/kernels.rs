@@ -1,7 +1,7 @@
 //! Launches the kernels of `kernels.cu`.
 #![allow(
     unsafe_code,
-    reason = "kernels take raw device addresses; each launch names the twin that it must match"
+    reason = "kernels take raw device addresses; each launch names the function whose parameters it must match"
 )]
 
 use super::Float;
@@ -31,7 +31,7 @@ pub(super) const MOST_ARRAYS: usize = 8;
 
 const THREADS: u32 = 256;
 
-/// Twin of `Image` in kernels.cu.
+/// Laid out as `Image` in kernels.cu.
 #[derive(Clone, Copy, Default)]
 #[repr(C)]
 pub(super) struct Image {
@@ -57,7 +57,7 @@ impl Image {
     }
 }
 
-/// Twin of `LogitArrays` in kernels.cu.
+/// Laid out as `LogitArrays` in kernels.cu.
 #[derive(Clone, Copy, Default)]
 #[repr(C)]
 pub(super) struct LogitArrays {
@@ -98,9 +98,9 @@ impl LogitArrays {
 
 /// The kernels of one precision, and where values lie in memory.
 pub(super) struct Kernels {
-    picture: CudaFunction,
+    normalise: CudaFunction,
     max_pool: CudaFunction,
-    enlarge: CudaFunction,
+    upsample: CudaFunction,
     add: CudaFunction,
     copy: CudaFunction,
     bias_relu: CudaFunction,
@@ -137,7 +137,7 @@ pub(super) struct At<'a> {
     pub(super) view: &'a View,
 }
 
-/// What the kernel of a convolution needs beside its views.
+/// Arguments of a convolution beside its views.
 #[derive(Clone, Copy)]
 pub(super) struct ConvArguments {
     pub(super) weight: u64,
@@ -164,9 +164,9 @@ impl Kernels {
         let function = |name: &str| module.load_function(&format!("{name}_{precision}"));
         let processors = context.attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
         Ok(Kernels {
-            picture: function("picture")?,
+            normalise: function("normalise")?,
             max_pool: function("max_pool")?,
-            enlarge: function("enlarge")?,
+            upsample: function("upsample")?,
             add: function("add")?,
             copy: function("copy")?,
             bias_relu: function("bias_relu")?,
@@ -202,7 +202,7 @@ impl Kernels {
     /// # Safety
     /// For this and every launch below: the addresses must hold what the views say until the
     /// stream has run the kernel.
-    pub(super) unsafe fn picture(
+    pub(super) unsafe fn normalise(
         &self,
         batch: usize,
         to: At<'_>,
@@ -210,19 +210,19 @@ impl Kernels {
         by: Normalisation,
     ) -> Result<(), DriverError> {
         let (image, n) = (self.image(to), self.packs(batch, to.view));
-        let mut launch = self.stream.launch_builder(&self.picture);
+        let mut launch = self.stream.launch_builder(&self.normalise);
         launch.arg(&image).arg(&from).arg(&n);
         for value in by.scale.iter().chain(&by.shift) {
             launch.arg(value);
         }
-        // SAFETY: arguments as in `picture_*`; addresses are the caller's word
+        // SAFETY: arguments as in `normalise_*`; addresses are the caller's word
         unsafe { launch.launch(self.grid(n)) }.map(drop)
     }
 
     /// 3×3 stride-2 ceil-mode pooling.
     ///
     /// # Safety
-    /// See [`Kernels::picture`].
+    /// See [`Kernels::normalise`].
     pub(super) unsafe fn max_pool(
         &self,
         batch: usize,
@@ -233,24 +233,24 @@ impl Kernels {
         unsafe { self.move_packs(&self.max_pool, batch, to, from) }
     }
 
-    /// Enlargement by 2.
+    /// Nearest-neighbour ×2 upsampling.
     ///
     /// # Safety
-    /// See [`Kernels::picture`].
-    pub(super) unsafe fn enlarge(
+    /// See [`Kernels::normalise`].
+    pub(super) unsafe fn upsample(
         &self,
         batch: usize,
         to: At<'_>,
         from: At<'_>,
     ) -> Result<(), DriverError> {
-        // SAFETY: arguments as in `enlarge_*`; addresses are the caller's word
-        unsafe { self.move_packs(&self.enlarge, batch, to, from) }
+        // SAFETY: arguments as in `upsample_*`; addresses are the caller's word
+        unsafe { self.move_packs(&self.upsample, batch, to, from) }
     }
 
     /// Copies a view.
     ///
     /// # Safety
-    /// See [`Kernels::picture`].
+    /// See [`Kernels::normalise`].
     pub(super) unsafe fn copy(
         &self,
         batch: usize,
@@ -262,7 +262,7 @@ impl Kernels {
     }
 
     /// # Safety
-    /// As for [`Kernels::picture`]; `function` must take two images and a count.
+    /// As for [`Kernels::normalise`]; `function` must take two images and a count.
     unsafe fn move_packs(
         &self,
         function: &CudaFunction,
@@ -280,7 +280,7 @@ impl Kernels {
     /// Element-wise sum.
     ///
     /// # Safety
-    /// See [`Kernels::picture`].
+    /// See [`Kernels::normalise`].
     pub(super) unsafe fn add(
         &self,
         batch: usize,
@@ -298,7 +298,7 @@ impl Kernels {
     /// Bias and activation in place.
     ///
     /// # Safety
-    /// See [`Kernels::picture`].
+    /// See [`Kernels::normalise`].
     pub(super) unsafe fn bias_relu(
         &self,
         batch: usize,
@@ -319,7 +319,7 @@ impl Kernels {
     /// A convolution with bias and activation, slowly.
     ///
     /// # Safety
-    /// See [`Kernels::picture`].
+    /// See [`Kernels::normalise`].
     pub(super) unsafe fn direct(
         &self,
         batch: usize,
@@ -340,7 +340,7 @@ impl Kernels {
     /// Writes the logits, one array after the other, as f32 to `to`.
     ///
     /// # Safety
-    /// See [`Kernels::picture`].
+    /// See [`Kernels::normalise`].
     pub(super) unsafe fn logits(
         &self,
         batch: usize,
@@ -361,7 +361,7 @@ impl Kernels {
     /// Fills memory with the same pseudo-random values on every call.
     ///
     /// # Safety
-    /// See [`Kernels::picture`].
+    /// See [`Kernels::normalise`].
     pub(super) unsafe fn fill(&self, to: u64, values: usize) -> Result<(), DriverError> {
         let n = values as u32;
         let mut launch = self.stream.launch_builder(&self.fill);
@@ -374,7 +374,7 @@ impl Kernels {
     /// both as the bits of non-negative floats.
     ///
     /// # Safety
-    /// See [`Kernels::picture`]; `most` must hold two `i32`.
+    /// See [`Kernels::normalise`]; `most` must hold two `i32`.
     pub(super) unsafe fn compare(
         &self,
         (got, expected): (u64, u64),

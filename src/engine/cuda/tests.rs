@@ -1,5 +1,5 @@
 //! Programs, views, filters and kernels against candle: kernels.cu is built for the CPU here.
-//! What needs a GPU is in `tests/cuda.rs`.
+//! Tests that need a GPU are in `tests/cuda.rs`.
 #![allow(unsafe_code, reason = "calls kernels.cu, which takes raw addresses")]
 
 use super::kernels::{At, Image, LogitArrays, Normalisation};
@@ -16,7 +16,7 @@ use std::process::Command;
 use std::sync::{Mutex, OnceLock};
 
 /// Runs a program with the real kernels, built for the CPU.
-struct Twin<'a> {
+struct HostRun<'a> {
     model: &'a Model,
     precision: Float,
     program: Program,
@@ -64,20 +64,20 @@ fn host_kernels() -> &'static Library {
 
 /// Calls a kernel by its name in kernels.cu.
 macro_rules! kernel {
-    ($twin:expr, $name:expr, $($argument:expr => $type:ty),+) => {{
-        let name = format!("{}_{}", $name, $twin.precision);
+    ($run:expr, $name:expr, $($argument:expr => $type:ty),+) => {{
+        let name = format!("{}_{}", $name, $run.precision);
         // SAFETY: the types are those of the kernel's parameters, and the addresses lie in the
-        // twin's own arrays
+        // run's own arrays
         unsafe {
             let kernel: Symbol<'_, unsafe extern "C" fn($($type),+)> =
-                $twin.kernels.get(name.as_bytes()).unwrap();
+                $run.kernels.get(name.as_bytes()).unwrap();
             kernel($($argument),+);
         }
     }};
 }
 
-impl<'a> Twin<'a> {
-    fn new(model: &'a Model, input: &ModelInput, precision: Float) -> Twin<'a> {
+impl<'a> HostRun<'a> {
+    fn new(model: &'a Model, input: &ModelInput, precision: Float) -> HostRun<'a> {
         let layout = Layout::new(&model.graph);
         let size = BatchSize::of(input);
         let program = Program::new(&model.graph, &layout, size, precision.pack()).unwrap();
@@ -94,7 +94,7 @@ impl<'a> Twin<'a> {
         }
         // all ones is no number in both precisions: what is read before it is written spreads
         let mut arena = vec![u128::MAX; (program.arena_len * precision.bytes()).div_ceil(16)];
-        Twin {
+        HostRun {
             model,
             precision,
             filters,
@@ -125,11 +125,11 @@ impl<'a> Twin<'a> {
         let step = self.program.steps[index];
         let node = self.program.views[step.node.0];
         match step.work {
-            Work::Picture { to } => {
+            Work::Normalise { to } => {
                 let manifest = &self.model.manifest;
                 let by = Normalisation::new(&manifest.mean, &manifest.std);
                 let ([a, b, c], [d, e, f]) = (by.scale, by.shift);
-                kernel!(self, "picture", self.image(&to) => Image,
+                kernel!(self, "normalise", self.image(&to) => Image,
                     input.data.as_ptr() => *const u8, self.packs(&to) => u32,
                     a => f32, b => f32, c => f32, d => f32, e => f32, f => f32);
             }
@@ -149,7 +149,7 @@ impl<'a> Twin<'a> {
                     i32::from(filter.relu) => i32, values as u32 => u32);
             }
             Work::MaxPool { from, to } => self.two("max_pool", &to, &from),
-            Work::Enlarge { from, to } => self.two("enlarge", &to, &from),
+            Work::Upsample { from, to } => self.two("upsample", &to, &from),
             Work::Copy { from, to } => self.two("copy", &to, &from),
             Work::Add { left, right, to } => {
                 kernel!(self, "add", self.image(&to) => Image, self.image(&left) => Image,
@@ -204,7 +204,7 @@ impl<'a> Twin<'a> {
 }
 
 /// Pseudo-random bytes.
-fn pictures(batch: usize, height: usize, width: usize) -> ModelInput {
+fn images(batch: usize, height: usize, width: usize) -> ModelInput {
     let mut state = 1u32;
     let mut byte = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -252,15 +252,15 @@ fn agrees(model: &Model, input: &ModelInput, precision: Float, tolerance: f32) {
     let expected = reference
         .forward(&nhwc.permute((0, 3, 1, 2)).unwrap())
         .unwrap();
-    let mut twin = Twin::new(model, input, precision);
-    for index in 0..twin.program.steps.len() {
-        twin.step(index, input);
-        let node = twin.program.steps[index].node;
+    let mut host = HostRun::new(model, input, precision);
+    for index in 0..host.program.steps.len() {
+        host.step(index, input);
+        let node = host.program.steps[index].node;
         if model.graph.node(node).op == Op::Concat {
             continue; // complete only after its last copy; what reads it is compared
         }
         let right = expected[node.0].flatten_all().unwrap();
-        let error = relative_error(&twin.shown(node), &right.to_vec1::<f32>().unwrap());
+        let error = relative_error(&host.shown(node), &right.to_vec1::<f32>().unwrap());
         let name = &model.graph.node(node).name;
         assert!(
             error <= tolerance,
@@ -273,16 +273,16 @@ fn agrees(model: &Model, input: &ModelInput, precision: Float, tolerance: f32) {
     let right: Vec<f32> = levels
         .flat_map(|level| [&level.class[..], &level.boxes].concat())
         .collect();
-    let error = relative_error(&twin.logits(), &right);
+    let error = relative_error(&host.logits(), &right);
     assert!(error <= tolerance, "{precision} logits are off by {error}");
 }
 
 #[test]
 fn every_layer_of_the_detector_agrees_with_candle() {
     let model = Model::random(Network::vovnet27_slim(), 12, 1).unwrap();
-    agrees(&model, &pictures(1, 64, 32), Float::F32, 1e-4);
-    agrees(&model, &pictures(2, 32, 64), Float::F32, 1e-4);
-    agrees(&model, &pictures(1, 64, 64), Float::F16, 1e-2);
+    agrees(&model, &images(1, 64, 32), Float::F32, 1e-4);
+    agrees(&model, &images(2, 32, 64), Float::F32, 1e-4);
+    agrees(&model, &images(1, 64, 64), Float::F16, 1e-2);
 }
 
 #[test]
@@ -295,13 +295,13 @@ fn channels_that_do_not_fill_blocks_and_a_stride_4_level_agree_with_candle() {
         ..Network::vovnet27_slim()
     };
     let model = Model::random(network, 5, 3).unwrap();
-    agrees(&model, &pictures(1, 32, 32), Float::F32, 1e-4);
+    agrees(&model, &images(1, 32, 32), Float::F32, 1e-4);
 }
 
 #[test]
 fn the_bundled_model_keeps_its_answers_in_half_precision() {
     let model = Model::bundled().unwrap();
-    agrees(&model, &pictures(1, 96, 96), Float::F16, 1e-2);
+    agrees(&model, &images(1, 96, 96), Float::F16, 1e-2);
 }
 
 #[test]
@@ -311,7 +311,7 @@ fn identity_sums_agree_with_candle() {
         ..Network::vovnet27_slim()
     };
     let model = Model::random(network, 3, 2).unwrap();
-    agrees(&model, &pictures(1, 32, 32), Float::F32, 1e-4);
+    agrees(&model, &images(1, 32, 32), Float::F32, 1e-4);
 }
 
 fn conv(graph: &mut Graph, input: NodeId, out_channels: usize, stride: usize) -> NodeId {
@@ -368,8 +368,8 @@ fn what_two_concatenations_join_is_copied_into_the_second() {
         boxes,
     });
     let model = model_of(graph);
-    let input = pictures(2, 12, 8);
-    let copies = Twin::new(&model, &input, Float::F32).program.steps;
+    let input = images(2, 12, 8);
+    let copies = HostRun::new(&model, &input, Float::F32).program.steps;
     assert!(
         copies
             .iter()
@@ -388,7 +388,7 @@ fn size(batch: usize, height: usize, width: usize) -> BatchSize {
 }
 
 #[test]
-fn the_picture_cannot_be_pooled_or_joined() {
+fn the_input_cannot_be_pooled_or_joined() {
     for joined in [false, true] {
         let (mut graph, input) = Graph::new();
         let x = conv(&mut graph, input, 16, 1);
@@ -445,12 +445,12 @@ fn bias_and_activation_by_themselves_are_those_of_the_convolution() {
                 view: &view,
             },
         );
-        let twin = Bare {
+        let host = Bare {
             precision,
             kernels: host_kernels(),
         };
         let packs = (view.height * view.width * view.channels / precision.pack()) as u32;
-        kernel!(twin, "bias_relu", to => Image, bytes.as_ptr() => *const u8, 1 => i32, packs => u32);
+        kernel!(host, "bias_relu", to => Image, bytes.as_ptr() => *const u8, 1 => i32, packs => u32);
         let got = arena.as_mut_slice();
         for (i, &before) in values.iter().enumerate() {
             let channel = i.checked_sub(16).map(|i| i % 48).filter(|&c| c < 32);
@@ -465,11 +465,11 @@ fn bias_and_activation_by_themselves_are_those_of_the_convolution() {
 fn fillings_repeat_and_comparisons_see_every_difference() {
     let kernels = host_kernels();
     for precision in [Float::F16, Float::F32] {
-        let twin = Bare { precision, kernels };
+        let host = Bare { precision, kernels };
         let mut arrays = [vec![0u128; 64], vec![0u128; 64]];
         let n = 64 * precision.pack() as u32;
         for array in &mut arrays {
-            kernel!(twin, "fill", array.as_mut_ptr() => *mut u128, n => u32);
+            kernel!(host, "fill", array.as_mut_ptr() => *mut u128, n => u32);
         }
         let [a, b] = &mut arrays;
         assert_eq!(a, b);
@@ -479,7 +479,7 @@ fn fillings_repeat_and_comparisons_see_every_difference() {
         assert!(values.iter().all(|v| (-1.0..=1.0).contains(v)));
         let most = |a: &[u128], b: &[u128]| {
             let mut most = [0i32; 2];
-            kernel!(twin, "compare", a.as_ptr() => *const u128, b.as_ptr() => *const u128,
+            kernel!(host, "compare", a.as_ptr() => *const u128, b.as_ptr() => *const u128,
                 most.as_mut_ptr() => *mut i32, n => u32);
             most.map(|bits| f32::from_bits(bits as u32))
         };
@@ -492,7 +492,7 @@ fn fillings_repeat_and_comparisons_see_every_difference() {
     }
 }
 
-/// What `kernel!` needs.
+/// The fields that `kernel!` reads.
 struct Bare {
     precision: Float,
     kernels: &'static Library,
