@@ -314,10 +314,9 @@ impl BatchSize {
     }
 }
 
-/// Refuses input sizes that do not divide evenly down to the coarsest stride, and bytes that are
-/// not as many as the size says.
-pub(crate) fn check_input(graph: &Graph, input: &ModelInput) -> Result<(), EngineError> {
-    let multiple = graph.max_stride();
+/// Refuses input sizes that are no multiples of the graph's [`Graph::max_stride`], and bytes that
+/// are not as many as the size says.
+pub(crate) fn check_input(multiple: usize, input: &ModelInput) -> Result<(), EngineError> {
     let fits = |side: usize| side > 0 && side.is_multiple_of(multiple);
     if !(fits(input.height) && fits(input.width)) {
         return Err(EngineError::InputSize {

@@ -85,6 +85,8 @@ pub struct CpuEngine {
     plans: Vec<Plan>,
     /// Shared by all plans, as large as the largest needs.
     arena: Aligned,
+    /// Input sides are multiples of it.
+    multiple: usize,
     /// Kernels and precision, for the description.
     kernels: String,
     /// Reason for the precision, if it was chosen here.
@@ -157,15 +159,15 @@ impl CpuEngine {
             pool,
             plans: Vec::new(),
             arena: Aligned::zeroed(0),
+            multiple: model.graph.max_stride(),
             kernels: description,
             precision_reason: None,
         };
         // a network that cannot run is refused here and not at the first frame
-        let side = model.graph.max_stride();
         engine.plan(BatchSize {
             batch: 1,
-            height: side,
-            width: side,
+            height: engine.multiple,
+            width: engine.multiple,
         })?;
         Ok(engine)
     }
@@ -349,7 +351,7 @@ impl Engine for CpuEngine {
 
     #[allow(unsafe_code, reason = "the one door from safe code to the plan")]
     fn infer(&mut self, input: &ModelInput, output: &mut RawOutput) -> Result<(), EngineError> {
-        check_input(&self.context.graph, input)?;
+        check_input(self.multiple, input)?;
         output.resize_for(&self.context.graph, input.batch, input.height, input.width);
         let index = self.plan(BatchSize::of(input))?;
         let plan = &self.plans[index];

@@ -151,6 +151,8 @@ pub struct CudaEngine {
     shared: Arc<Shared>,
     tuning: TuningCache,
     graph: Graph,
+    /// Input sides are multiples of it.
+    multiple: usize,
     layout: Layout,
     gpu: Gpu,
     /// Reason for the precision, if the options named none.
@@ -189,16 +191,16 @@ impl CudaEngine {
             }),
             tuning: TuningCache::open(options.cache.as_deref(), &machine),
             graph: model.graph.clone(),
+            multiple: model.graph.max_stride(),
             layout,
             gpu,
             precision_reason: None,
         };
         // a network that cannot run is refused here and not at the first frame
-        let side = model.graph.max_stride();
         engine.program(BatchSize {
             batch: 1,
-            height: side,
-            width: side,
+            height: engine.multiple,
+            width: engine.multiple,
         })?;
         Ok(engine)
     }
@@ -218,7 +220,7 @@ impl CudaEngine {
         input: &ModelInput,
         mut show: impl FnMut(&str, Shape, &[f32]),
     ) -> Result<(), EngineError> {
-        check_input(&self.graph, input)?;
+        check_input(self.multiple, input)?;
         let index = self.plan(input)?;
         let (graph, layout, precision) = (&self.graph, &self.layout, self.shared.precision);
         let shapes = graph.shapes(input.height, input.width);
@@ -281,7 +283,7 @@ impl Engine for CudaEngine {
     }
 
     fn infer(&mut self, input: &ModelInput, output: &mut RawOutput) -> Result<(), EngineError> {
-        check_input(&self.graph, input)?;
+        check_input(self.multiple, input)?;
         output.resize_for(&self.graph, input.batch, input.height, input.width);
         let index = self.plan(input)?;
         self.plans[index]

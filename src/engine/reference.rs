@@ -79,7 +79,7 @@ impl ReferenceEngine {
     /// # Errors
     /// When the images do not fit the network, or candle fails in a layer.
     pub fn forward_pictures(&self, input: &ModelInput) -> Result<Vec<Tensor>, EngineError> {
-        check_input(&self.graph, input)?;
+        check_input(self.graph.max_stride(), input)?;
         self.graph
             .checked_shapes(input.height, input.width)
             .map_err(super::refused("reference"))?;
