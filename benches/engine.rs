@@ -11,7 +11,7 @@ use vovcam::model::Network;
 use vovcam::preprocess::ModelInput;
 use vovcam::weights::Model;
 
-fn picture(side: usize) -> ModelInput {
+fn image(side: usize) -> ModelInput {
     ModelInput {
         batch: 1,
         height: side,
@@ -29,7 +29,7 @@ fn detector(c: &mut Criterion) {
             .sample_size(10)
             .warm_up_time(Duration::from_millis(500))
             .measurement_time(Duration::from_secs(2));
-        let input = picture(side);
+        let input = image(side);
         let mut time = |engine: &mut dyn Engine| {
             let mut output = RawOutput::default();
             group.bench_function(BenchmarkId::from_parameter(engine.describe()), |b| {

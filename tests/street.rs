@@ -67,7 +67,7 @@ fn detect() -> Vec<Line> {
     let log = folder.path().join("detections.jsonl");
     let run = Command::new(env!("CARGO_BIN_EXE_vovcam"))
         .args(["run", "--source", "assets/street.avi", "--headless"])
-        .args(["--input", "640", "--jsonl"])
+        .args(["--input", "640", "--precision", "f32", "--jsonl"])
         .arg(&log)
         .output()
         .unwrap();
