@@ -4,20 +4,20 @@
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use std::hint::black_box;
 use std::time::Duration;
+use vovcam::engine::Engine;
 use vovcam::engine::cpu::{CpuEngine, CpuOptions, Isa};
 use vovcam::engine::reference::ReferenceEngine;
-use vovcam::engine::{Engine, RawOutput};
-use vovcam::model::Network;
-use vovcam::preprocess::ModelInput;
-use vovcam::weights::Model;
+use vovcam::model::Model;
+use vovcam::network::Network;
+use vovcam::tensor::Batch;
+use vovcam::tensor::RawOutput;
 
-fn image(side: usize) -> ModelInput {
-    ModelInput {
+fn image(side: usize) -> Batch {
+    Batch {
         batch: 1,
         height: side,
         width: side,
         data: (0..side * side * 3).map(|i| (i * 31 % 251) as u8).collect(),
-        letterboxes: Vec::new(),
     }
 }
 

@@ -6,9 +6,9 @@
 use std::error::Error;
 use vovcam::engine::Precision;
 use vovcam::engine::cpu::{CpuEngine, CpuOptions};
-use vovcam::graph::{Graph, NodeId, Op};
-use vovcam::preprocess::ModelInput;
-use vovcam::weights::Model;
+use vovcam::model::Model;
+use vovcam::network::graph::{Graph, NodeId, Op};
+use vovcam::tensor::Batch;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1).filter(|a| a != "--bench");
@@ -26,12 +26,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         ..CpuOptions::default()
     };
     let mut engine = CpuEngine::with_options(&model, options)?;
-    let input = ModelInput {
+    let input = Batch {
         batch: 1,
         height: side,
         width: side,
         data: (0..side * side * 3).map(|i| (i * 31 % 251) as u8).collect(),
-        letterboxes: Vec::new(),
     };
     let steps = engine.profile(&input, rounds)?;
     println!("{side}x{side}, medians of {rounds} rounds");

@@ -13,9 +13,10 @@
 use std::error::Error;
 use std::io::{BufRead, Write};
 use std::time::Instant;
-use vovcam::engine::{self, EngineChoice, EngineOptions, Precision, RawOutput};
-use vovcam::preprocess::ModelInput;
-use vovcam::weights::Model;
+use vovcam::engine::{self, EngineChoice, EngineOptions, Precision};
+use vovcam::model::Model;
+use vovcam::tensor::Batch;
+use vovcam::tensor::RawOutput;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args()
@@ -40,12 +41,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         isa: None,
     };
     let mut engine = engine::load(&Model::bundled()?, &options)?;
-    let input = ModelInput {
+    let input = Batch {
         batch: 1,
         height: side,
         width: side,
         data: std::fs::read(picture)?,
-        letterboxes: Vec::new(),
     };
     let mut output = RawOutput::default();
     engine.infer(&input, &mut output)?;

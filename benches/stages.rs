@@ -8,10 +8,12 @@ use std::error::Error;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use vovcam::engine::{self, EngineOptions, Precision, RawOutput};
-use vovcam::frame::Size;
-use vovcam::preprocess::{ModelInput, input_size_for};
-use vovcam::weights::Model;
+use vovcam::engine::{self, EngineOptions, Precision};
+use vovcam::geometry::Size;
+use vovcam::geometry::input_size_for;
+use vovcam::model::Model;
+use vovcam::tensor::Batch;
+use vovcam::tensor::RawOutput;
 
 /// Size of the clip's frames in pixels.
 const CLIP: (u32, u32) = (768, 576);
@@ -62,7 +64,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// The engine on one picture of the clip's letterboxed size.
 struct EngineAlone {
     engine: Box<dyn engine::Engine>,
-    input: ModelInput,
+    input: Batch,
     output: RawOutput,
 }
 
@@ -81,14 +83,13 @@ impl EngineAlone {
         let (width, height) = (size.width as usize, size.height as usize);
         Ok(EngineAlone {
             engine: engine::load(&model, &options)?,
-            input: ModelInput {
+            input: Batch {
                 batch: 1,
                 height,
                 width,
                 data: (0..width * height * 3)
                     .map(|i| (i * 31 % 251) as u8)
                     .collect(),
-                letterboxes: Vec::new(),
             },
             output: RawOutput::default(),
         })

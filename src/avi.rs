@@ -1,29 +1,30 @@
-//! Motion-JPEG in an AVI container: the one video format read and written without help.
+//! Reader and writer of Motion-JPEG in AVI, the video format that needs no other program.
 //!
 //! AVI is RIFF: chunks of a four-byte name, a little-endian length and data padded to an even
 //! length. A clip is `RIFF('AVI ' LIST('hdrl' …headers) LIST('movi' 00dc…) idx1)`.
-//! Source: Microsoft, "AVI RIFF File Reference". Long clips go on in further chunks
-//! `RIFF('AVIX' LIST('movi' …))` ("OpenDML AVI File Format Extensions"): these are read, not written.
+//! Source: Microsoft, "AVI RIFF File Reference". Long clips have further chunks
+//! `RIFF('AVIX' LIST('movi' …))` ("OpenDML AVI File Format Extensions"), which are read but not
+//! written.
 
-use crate::frame::Size;
+use crate::geometry::Size;
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-/// No JPEG of a sane frame is larger; a length beyond this is damage, not a picture.
+/// Maximum length of a chunk, bytes. A larger one means a damaged file, not a JPEG.
 const MAX_CHUNK: u32 = 64 << 20;
-/// RIFF lengths are 32 bits and many players read them as signed.
+/// Maximum length of a file: RIFF lengths have 32 bits, which many players read as signed.
 const MAX_FILE: u64 = (2 << 30) - (1 << 20);
 
-/// What is wrong with a clip.
+/// A clip that cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum AviError {
     /// The file could not be read or written.
-    #[error("clip '{}'", path.display())]
+    #[error("cannot read or write the clip '{}'", path.display())]
     Io {
         /// The clip.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// Not an AVI clip, or a damaged one.
@@ -31,14 +32,14 @@ pub enum AviError {
     Format {
         /// The clip.
         path: PathBuf,
-        /// Where.
+        /// Position in the file, bytes.
         offset: u64,
-        /// What should be there.
+        /// The expected content.
         expected: &'static str,
-        /// What is there.
+        /// The content found.
         got: String,
     },
-    /// An AVI clip with another codec inside.
+    /// An AVI clip with another codec.
     #[error(
         "clip '{}' holds '{codec}' video, not Motion-JPEG: convert it with \
          'ffmpeg -i {} -c:v mjpeg -q:v 4 -an out.avi'", path.display(), path.display()
@@ -49,8 +50,8 @@ pub enum AviError {
         /// The four-character code.
         codec: String,
     },
-    /// The clip would grow past what its format can hold.
-    #[error("clip '{}' has reached 2 GiB, the most an AVI file can hold: save to a folder instead", path.display())]
+    /// The clip would exceed the maximum size of an AVI file.
+    #[error("clip '{}' has reached 2 GiB, the maximum of an AVI file: save to a folder instead", path.display())]
     Full {
         /// The clip.
         path: PathBuf,
@@ -73,7 +74,7 @@ impl AviReader {
     /// Opens a clip and reads its headers.
     ///
     /// # Errors
-    /// When the file cannot be read, is no AVI, or holds another codec.
+    /// If the file cannot be read, is not an AVI file, or holds another codec.
     pub fn open(path: &Path) -> Result<AviReader, AviError> {
         let io = |source| AviError::Io {
             path: path.to_owned(),
@@ -93,12 +94,12 @@ impl AviReader {
         Ok(reader)
     }
 
-    /// Frame size as the header states it.
+    /// Frame size from the header, in pixels.
     pub fn size(&self) -> Size {
         self.size
     }
 
-    /// Frames per second as the header states it.
+    /// Frames per second from the header.
     pub fn fps(&self) -> f64 {
         self.fps
     }
@@ -106,7 +107,7 @@ impl AviReader {
     /// Reads the next frame's JPEG into `jpeg`; `false` at the end of the clip.
     ///
     /// # Errors
-    /// When the clip is cut short or damaged.
+    /// If the clip is truncated or damaged.
     pub fn next_jpeg(&mut self, jpeg: &mut Vec<u8>) -> Result<bool, AviError> {
         loop {
             let offset = self.offset()?;
@@ -118,13 +119,13 @@ impl AviReader {
             }
             let (name, len) = self.chunk("a frame chunk (is the clip cut short?)")?;
             if &name == b"LIST" {
-                self.skip(4)?; // 'rec ' lists group frames: look inside
+                self.skip(4)?; // a 'rec ' list groups frames: continue inside
             } else if &name[2..] == b"dc" || &name[2..] == b"db" {
                 jpeg.resize(len as usize, 0);
                 self.fill(jpeg, "a whole frame (is the clip cut short?)")?;
                 self.skip(u64::from(len % 2))?;
                 if len > 0 {
-                    return Ok(true); // an empty chunk means "the same picture again"
+                    return Ok(true); // an empty chunk repeats the previous frame
                 }
             } else {
                 self.skip(u64::from(len) + u64::from(len % 2))?;
@@ -132,7 +133,7 @@ impl AviReader {
         }
     }
 
-    /// Steps into the next list of frames, where the clip goes on in a further RIFF chunk.
+    /// Moves to the next list of frames, in a further RIFF chunk; `false` if there is none.
     fn next_movi(&mut self) -> Result<bool, AviError> {
         let behind = self.end.saturating_sub(self.offset()?);
         self.skip(behind)?;
@@ -141,7 +142,7 @@ impl AviReader {
             self.fill(&mut head, "a chunk")?;
             let (start, len) = (self.offset()?, le32(&head, 4));
             match &head[..4] {
-                b"RIFF" => self.skip(4)?, // 'AVIX': look inside
+                b"RIFF" => self.skip(4)?, // 'AVIX': continue inside
                 b"LIST" => {
                     let mut kind = [0; 4];
                     self.fill(&mut kind, "a list type")?;
@@ -152,13 +153,13 @@ impl AviReader {
                     self.skip(u64::from(len.saturating_sub(4)) + u64::from(len % 2))?;
                 }
                 b"idx1" | b"JUNK" => self.skip(u64::from(len) + u64::from(len % 2))?,
-                _ => break, // no chunk of a clip: what follows is not ours to judge
+                _ => break, // not a chunk of a clip: other data after its end
             }
         }
         Ok(false)
     }
 
-    /// A clip that was never finished has no length yet: it ends with the file.
+    /// End of a `movi` list. A clip that was not finished has no length: its list ends with the file.
     fn end_of_movi(&self, start: u64, len: u32) -> u64 {
         match len {
             0..=4 => self.len,
@@ -184,7 +185,7 @@ impl AviReader {
                     self.end = self.end_of_movi(start, len);
                     return self.check_headers();
                 }
-                // headers nest: step into the lists, read the two chunks that matter
+                // headers are nested: enter the lists, read the two chunks that are needed
                 (b"LIST", b"hdrl" | b"strl") => {}
                 (b"strh", _) => self.stream_header(len)?,
                 (b"strf", _) if self.fps > 0.0 && self.size == Size::default() => {
@@ -222,10 +223,10 @@ impl AviReader {
     fn header_chunk(
         &mut self,
         len: u32,
-        least: u32,
+        min: u32,
         what: &'static str,
     ) -> Result<Vec<u8>, AviError> {
-        if !(least..=4096).contains(&len) {
+        if !(min..=4096).contains(&len) {
             let offset = self.offset()?;
             return Err(self.format(offset, what, format!("a chunk of {len} bytes")));
         }
@@ -297,17 +298,24 @@ impl AviReader {
     }
 }
 
-/// Writes JPEGs as a clip. Lengths are filled in by [`AviWriter::finish`]; a clip that was
-/// never finished has no index, but its frames are there and [`AviReader`] finds them.
+/// Writes JPEGs as a clip. [`AviWriter::finish`] fills in the lengths and appends the index. A clip
+/// that was not finished lacks them, but [`AviReader`] can read its frames.
 pub struct AviWriter {
     path: PathBuf,
     file: BufWriter<File>,
-    /// Offset from the `movi` name, and length, of every frame.
-    index: Vec<(u32, u32)>,
+    index: Vec<IndexEntry>,
     written: u64,
     largest: u32,
     size: Size,
     fps: f64,
+}
+
+/// Position of a frame, as in `idx1`.
+#[derive(Clone, Copy)]
+struct IndexEntry {
+    /// Offset from the name `movi`, bytes.
+    offset: u32,
+    len: u32,
 }
 
 /// Offset of the name in `LIST….movi`: headers have a fixed length.
@@ -317,7 +325,7 @@ impl AviWriter {
     /// Creates a clip of `size` frames at `fps`.
     ///
     /// # Errors
-    /// When the file cannot be created.
+    /// If the file cannot be created.
     pub fn create(path: &Path, size: Size, fps: f64) -> Result<AviWriter, AviError> {
         let io = |source| AviError::Io {
             path: path.to_owned(),
@@ -340,7 +348,7 @@ impl AviWriter {
     /// Appends one frame.
     ///
     /// # Errors
-    /// When the disk refuses it, or the clip has reached 2 GiB.
+    /// If the write fails, or the clip has reached 2 GiB.
     pub fn write_jpeg(&mut self, jpeg: &[u8]) -> Result<(), AviError> {
         let len = jpeg.len() as u32;
         if self.written + u64::from(len) + 16 * self.index.len() as u64 > MAX_FILE {
@@ -348,7 +356,8 @@ impl AviWriter {
                 path: self.path.clone(),
             });
         }
-        self.index.push(((self.written - MOVI_NAME) as u32, len));
+        let offset = (self.written - MOVI_NAME) as u32;
+        self.index.push(IndexEntry { offset, len });
         let pad = &[0u8][..jpeg.len() % 2];
         for part in [b"00dc".as_slice(), &len.to_le_bytes(), jpeg, pad] {
             self.file.write_all(part).map_err(|e| self.io(e))?;
@@ -358,26 +367,26 @@ impl AviWriter {
         Ok(())
     }
 
-    /// Writes the index, the final lengths, and `fps` where it is better known now.
+    /// Writes the index and the final lengths; `fps` replaces the rate of [`AviWriter::create`].
     ///
     /// # Errors
-    /// When the disk refuses it.
+    /// If the write fails.
     pub fn finish(mut self, fps: Option<f64>) -> Result<(), AviError> {
         let fps = fps.unwrap_or(self.fps);
         let movi_len = (self.written - MOVI_NAME) as u32;
         let mut index = Vec::with_capacity(8 + 16 * self.index.len());
         index.extend_from_slice(b"idx1");
         push32(&mut index, &[16 * self.index.len() as u32]);
-        for &(offset, len) in &self.index {
+        for &IndexEntry { offset, len } in &self.index {
             index.extend_from_slice(b"00dc");
-            push32(&mut index, &[0x10, offset, len]); // 0x10: every JPEG is a key frame
+            push32(&mut index, &[0x10, offset, len]); // AVIIF_KEYFRAME: every JPEG is a key frame
         }
         let frames = self.index.len() as u32;
         let mut header = headers(self.size, fps, frames, self.largest, movi_len);
         let riff_len = (self.written + index.len() as u64 - 8) as u32;
         header[4..8].copy_from_slice(&riff_len.to_le_bytes());
         let written = (|| {
-            // a frame that the disk refused may have left a part behind
+            // overwrite the remains of a frame whose write failed
             self.file.seek(SeekFrom::Start(self.written))?;
             self.file.write_all(&index)?;
             self.file.seek(SeekFrom::Start(0))?;
@@ -395,7 +404,7 @@ impl AviWriter {
     }
 }
 
-/// Everything before the first frame: RIFF, hdrl with one video stream, and the head of movi.
+/// The bytes before the first frame: RIFF, hdrl with one video stream, and the header of movi.
 fn headers(size: Size, fps: f64, frames: u32, largest: u32, movi_len: u32) -> Vec<u8> {
     let scale = 1000;
     let rate = (fps.clamp(0.001, 1e6) * f64::from(scale)).round() as u32;
@@ -404,7 +413,7 @@ fn headers(size: Size, fps: f64, frames: u32, largest: u32, movi_len: u32) -> Ve
     push32(&mut out, &[4 + 64 + 124]);
     out.extend_from_slice(b"hdrlavih");
     let microseconds = (1e6 / fps.max(0.001)).round() as u32;
-    // AVIMAINHEADER; flag 0x10: the file has an index
+    // AVIMAINHEADER; flag 0x10 = AVIF_HASINDEX
     push32(
         &mut out,
         &[
@@ -505,7 +514,7 @@ mod tests {
         let mut writer = AviWriter::create(&path, SIZE, 12.5).unwrap();
         writer.write_jpeg(b"one").unwrap();
         writer.write_jpeg(b"two").unwrap();
-        drop(writer); // its buffer is written, its lengths are not
+        drop(writer); // flushes its buffer, but does not write the lengths
         assert_eq!(frames(&path).unwrap(), [b"one".to_vec(), b"two".to_vec()]);
     }
 

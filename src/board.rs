@@ -1,5 +1,5 @@
-//! What board this is: model, L4T release, power mode, and what of CUDA is installed. Read only;
-//! nothing is ever set.
+//! Information on the board: model, L4T release, power mode, and installed CUDA components. It is
+//! only read, never changed.
 
 use serde::Serialize;
 use std::path::Path;
@@ -16,7 +16,8 @@ pub struct Board {
 }
 
 impl Board {
-    /// Reads the board below the file-system root `root`; `None` where no device tree names one.
+    /// Reads the board below the file-system root `root`; `None` without a model name in the device
+    /// tree.
     pub fn read(root: &Path) -> Option<Board> {
         let file = |path: &str| std::fs::read_to_string(root.join(path)).ok();
         let model = file("sys/firmware/devicetree/base/model")?;
@@ -30,18 +31,18 @@ impl Board {
     }
 }
 
-/// What of CUDA is installed, read from files: no driver is asked, so it works without one.
+/// Installed CUDA components, read from files, so that no driver is needed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cuda {
-    /// The toolkit's version, such as `12.6.68`; only needed to build.
+    /// Version of the CUDA toolkit, such as `12.6.68`; needed only to build.
     pub toolkit: Option<String>,
     /// Version of the cuDNN library, such as `9.3.0`.
     pub cudnn: Option<String>,
-    /// Compute capability of a Jetson's GPU, such as `8.7`; cards tell it through their driver.
+    /// Compute capability of a Jetson's GPU, such as `8.7`; for cards, the driver reports it.
     pub capability: Option<&'static str>,
 }
 
-/// Folders that distributions and NVIDIA's packages put libraries in.
+/// Library folders of distributions and of NVIDIA's packages.
 const LIBRARY_FOLDERS: [&str; 5] = [
     "usr/lib/aarch64-linux-gnu",
     "usr/lib/x86_64-linux-gnu",
@@ -60,7 +61,7 @@ const TEGRA_CHIPS: [(&str, &str); 5] = [
 ];
 
 impl Cuda {
-    /// Looks below the file-system root `root`.
+    /// Reads the components below the file-system root `root`.
     pub fn read(root: &Path) -> Cuda {
         let file = |path: &str| std::fs::read_to_string(root.join(path)).ok();
         let chips = file("sys/firmware/devicetree/base/compatible").unwrap_or_default();
@@ -77,13 +78,14 @@ impl Cuda {
     }
 }
 
-/// `{"cuda": {"version": "12.6.68"}}`.
+/// Parses `{"cuda": {"version": "12.6.68"}}`.
 fn toolkit(text: &str) -> Option<String> {
     let versions: serde_json::Value = serde_json::from_str(text).ok()?;
     Some(versions["cuda"]["version"].as_str()?.to_owned())
 }
 
-/// The newest `libcudnn.so.9.3.0` in a folder: the longest name says the whole version.
+/// Version of the newest library such as `libcudnn.so.9.3.0` in a folder. Links such as
+/// `libcudnn.so.9` have only a part of the version and sort before it.
 fn cudnn(folder: &Path) -> Option<String> {
     let names = std::fs::read_dir(folder).ok()?.flatten();
     names
@@ -98,14 +100,14 @@ fn cudnn(folder: &Path) -> Option<String> {
         .map(|(_, version)| version)
 }
 
-/// `# R36 (release), REVISION: 4.0, GCID: …` → `R36.4.0`.
+/// Parses `# R36 (release), REVISION: 4.0, GCID: …` → `R36.4.0`.
 fn parse_l4t(text: &str) -> Option<String> {
     let major = text.trim_start_matches('#').split_whitespace().next()?;
     let revision = text.split("REVISION:").nth(1)?.split(',').next()?.trim();
     Some(format!("{major}.{revision}"))
 }
 
-/// `pmode:0002` and the configuration's `< POWER_MODEL ID=2 NAME=25W >` → `25W`.
+/// Looks up `pmode:0002` in the configuration's `< POWER_MODEL ID=2 NAME=25W >` → `25W`.
 fn power_mode(status: &str, configuration: &str) -> Option<String> {
     let id: u32 = status
         .split_whitespace()
@@ -122,6 +124,13 @@ fn power_mode(status: &str, configuration: &str) -> Option<String> {
             (field("ID=")?.parse() == Ok(id)).then(|| field("NAME="))?
         });
     Some(named.unwrap_or_else(|| id.to_string()))
+}
+
+/// Identifies a GPU.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GpuPlace {
+    /// Its PCI address such as `00000000:01:00.0`; `None` if unknown.
+    pub pci: Option<String>,
 }
 
 #[cfg(test)]

@@ -1,33 +1,35 @@
-//! Frames come from a [`Source`]: a camera, a clip, a folder, standard input, or a test pattern.
+//! Sources of frames: cameras, clips, folders of images, standard input, and a test pattern.
 
 #[cfg(target_os = "linux")]
 pub mod camera;
 mod child;
+pub mod decode;
 pub mod files;
 pub mod pattern;
 mod pipe;
 pub mod program;
+mod program_log;
 pub mod raw;
 pub mod retry;
 pub mod video;
 mod y4m;
 
 use crate::avi::AviError;
-use crate::clock::Clock;
-use crate::decode::{DecodeError, ImageError};
-use crate::frame::{Frame, FramePool, PixelFormat, PooledBuf, Size};
-use crate::notify::Health;
+use crate::capture::decode::{DecodeError, ImageError};
+use crate::clock::{Clock, MonoTime};
+use crate::frame::{Frame, FrameMeta, FramePool, PixelFormat, PooledBuf};
+use crate::geometry::Size;
 use crossbeam_channel::Receiver;
-use pipe::{Pipe, Silent};
+use pipe::Pipe;
 use program::ProgramSource;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Buffers that a source keeps for reuse: one being filled, one waiting, two with readers.
+/// Buffers that a source keeps for reuse: one being filled, one in the queue, two in use by readers.
 const POOL_BUFFERS: usize = 4;
 
 /// Extensions of clips that ffmpeg reads, lower case.
@@ -35,64 +37,74 @@ const CLIP_EXTENSIONS: [&str; 10] = [
     "mp4", "mkv", "mov", "webm", "m4v", "mpg", "ts", "mjpeg", "mjpg", "avi",
 ];
 
-/// What a source has to say next.
+/// Result of [`Source::next`].
 #[derive(Debug)]
 pub enum Next {
     /// A frame.
     Frame(Frame),
-    /// The camera went or came back.
+    /// The camera was lost or found.
     Event(SourceEvent),
-    /// There will be no more.
+    /// The source has ended.
     End,
 }
 
-/// What happened to a source, for the log.
+/// A change of the camera's state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SourceEvent {
-    /// No frames any more, and why.
-    Lost(String),
-    /// Frames again.
+    /// The camera stopped sending frames or cannot be opened.
+    Lost {
+        /// The reason, for the log.
+        reason: String,
+        /// When the first retry ends at the latest; after that it hangs.
+        retry_by: MonoTime,
+    },
+    /// Still lost; another retry begins.
+    Retrying {
+        /// When this retry ends at the latest; after that it hangs.
+        retry_by: MonoTime,
+    },
+    /// The camera sends frames again.
     Found,
 }
 
-/// Where frames come from. Every source decodes to RGB itself, in the capture thread.
+/// A source of frames. It decodes to RGB itself, in the capture thread.
 pub trait Source: Send {
-    /// Waits for what comes next.
+    /// Waits for the next frame or event.
     ///
     /// # Errors
-    /// A damaged frame ([`CaptureError::is_damaged_frame`]), after which the source goes on, or
-    /// a failure that ends it.
+    /// A damaged frame ([`CaptureError::is_damaged_frame`]), after which the next call continues
+    /// with the next frame, or a failure that ends the source.
     fn next(&mut self) -> Result<Next, CaptureError>;
 
-    /// Whether frames come by themselves, so that the newest matters most.
+    /// Whether frames arrive in real time, so that the newest matters most.
     fn is_live(&self) -> bool;
 
-    /// What it is, for logs.
+    /// Name, size and format, for logs.
     fn describe(&self) -> String;
 
-    /// Frames per second where known.
+    /// Frames per second, where known.
     fn fps(&self) -> Option<f64> {
         None
     }
 }
 
-/// Why there is no frame.
+/// Failure of a source or of one frame.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
-    /// One frame of many is bad.
+    /// One frame of a stream is damaged; the next may be good.
     #[error("frame {frame} of '{name}' is damaged")]
     Damaged {
         /// Frame number.
         frame: u64,
         /// The source.
         name: String,
-        /// What is wrong.
+        /// The decoder's error.
         source: DecodeError,
     },
-    /// One picture of a folder is bad.
+    /// One image of a folder cannot be read.
     #[error(transparent)]
-    Picture(#[from] ImageError),
-    /// A clip is bad.
+    Image(#[from] ImageError),
+    /// A clip cannot be read.
     #[error(transparent)]
     Clip(#[from] AviError),
     /// A file or folder cannot be read.
@@ -100,24 +112,24 @@ pub enum CaptureError {
     Read {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// Nothing to read.
-    #[error("no pictures (JPEG, PNG, WebP, BMP) in the folder '{}'", path.display())]
+    /// A folder without images.
+    #[error("no images (JPEG, PNG, WebP, BMP) in the folder '{}'", path.display())]
     EmptyFolder {
         /// The folder.
         path: PathBuf,
     },
-    /// Pictures, and not one that can be read.
-    #[error("none of the {pictures} pictures of '{}' can be read: the reasons are above", path.display())]
+    /// A folder of which no image can be read.
+    #[error("none of the {images} images of '{}' can be read: the reasons are above", path.display())]
     NothingReadable {
         /// The file or folder.
         path: PathBuf,
-        /// How many were tried.
-        pictures: usize,
+        /// Number of images tried.
+        images: usize,
     },
-    /// The source cannot be used as asked.
+    /// The source cannot be used with these options.
     #[error("{0}")]
     Unusable(String),
     /// A program that reads the source is not installed.
@@ -125,9 +137,9 @@ pub enum CaptureError {
     Missing {
         /// The program.
         program: String,
-        /// What it was to read.
+        /// The file or address that it was to read.
         input: String,
-        /// How to get it.
+        /// How to install it.
         install: &'static str,
     },
     /// A program that reads a clip failed.
@@ -135,54 +147,51 @@ pub enum CaptureError {
     Program {
         /// The program.
         program: String,
-        /// What it was to read.
+        /// The file or address that it was to read.
         input: String,
-        /// How it ended and what it said.
+        /// Its exit status and the last line of its messages.
         reason: String,
     },
-    /// The camera cannot be opened or stopped sending.
+    /// The camera cannot be opened, or stopped sending frames.
     #[error("camera '{device}': {reason}")]
     Camera {
         /// The device path.
         device: String,
-        /// What, and what to do.
+        /// What failed, and what to do.
         reason: String,
     },
 }
 
 impl CaptureError {
-    /// Whether the source can go on with the next frame.
+    /// Whether the source can continue with the next frame.
     pub fn is_damaged_frame(&self) -> bool {
-        matches!(
-            self,
-            CaptureError::Damaged { .. } | CaptureError::Picture(_)
-        )
+        matches!(self, CaptureError::Damaged { .. } | CaptureError::Image(_))
     }
 
-    /// Whether opening the source again later may help.
+    /// Whether the failure may be temporary: opening the source again later can succeed.
     pub fn can_pass(&self) -> bool {
         matches!(self, CaptureError::Camera { .. })
     }
 }
 
-/// What the user named as the source.
+/// A source as named on the command line or in the settings file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SourceSpec {
     /// A camera device path.
     Camera(PathBuf),
     /// A Motion-JPEG AVI clip.
     Clip(PathBuf),
-    /// A folder of pictures, or one picture.
-    Pictures(PathBuf),
+    /// A folder of images, or one image.
+    Images(PathBuf),
     /// Raw frames on standard input.
     Stdin,
-    /// The moving test pattern, this many frames or without end.
+    /// The moving test pattern: this many frames, or endless.
     Pattern(Option<u64>),
-    /// Whatever ffmpeg can read: a file or an address.
+    /// A file or address that ffmpeg reads.
     Ffmpeg(String),
-    /// A Jetson's CSI camera.
+    /// A Jetson's CSI camera, by sensor id.
     Csi(u32),
-    /// A GStreamer pipeline, in words.
+    /// A GStreamer pipeline, split into words.
     Gst(Vec<String>),
 }
 
@@ -195,11 +204,30 @@ impl SourceSpec {
         }
     }
 
-    /// A clip, folder, picture, `-`, `pattern[:N]`, `csi://N`, `gst:PIPELINE`, address or device
-    /// by its text.
+    /// A short name for logs, such as `video0` or the name of a clip's file.
+    pub fn name(&self) -> String {
+        let file = |path: &Path| {
+            let name = path.file_name().unwrap_or(path.as_os_str());
+            name.to_string_lossy().into_owned()
+        };
+        match self {
+            SourceSpec::Camera(path) | SourceSpec::Clip(path) | SourceSpec::Images(path) => {
+                file(path)
+            }
+            SourceSpec::Stdin => "stdin".to_owned(),
+            SourceSpec::Pattern(_) => "pattern".to_owned(),
+            SourceSpec::Ffmpeg(input) if program::is_stream(input) => host(input).to_owned(),
+            SourceSpec::Ffmpeg(input) => file(Path::new(input)),
+            SourceSpec::Csi(sensor) => format!("csi{sensor}"),
+            SourceSpec::Gst(_) => "gst".to_owned(),
+        }
+    }
+
+    /// Parses a clip, folder, image, `-`, `pattern[:N]`, `csi://N`, `gst:PIPELINE`, address or
+    /// device path.
     ///
     /// # Errors
-    /// When a number is none, or a pipeline's quotes do not match.
+    /// If a number does not parse, or a pipeline's quotes do not match.
     pub fn parse(text: &str) -> Result<SourceSpec, String> {
         if let Some(count) = text.strip_prefix("pattern:") {
             let frames = count
@@ -232,71 +260,76 @@ impl SourceSpec {
             _ if text.starts_with("/dev/") => SourceSpec::camera(text),
             _ if text.contains("://") => SourceSpec::Ffmpeg(text.to_owned()),
             Some("avi") => SourceSpec::Clip(path),
-            Some(known) if files::EXTENSIONS.contains(&known) => SourceSpec::Pictures(path),
+            Some(known) if files::EXTENSIONS.contains(&known) => SourceSpec::Images(path),
             Some(known) if CLIP_EXTENSIONS.contains(&known) => SourceSpec::Ffmpeg(text.to_owned()),
-            // what else may be in a file is ffmpeg's to say
+            // ffmpeg recognises other formats by the content of the file
             Some(_) if path.is_file() => SourceSpec::Ffmpeg(text.to_owned()),
-            _ => SourceSpec::Pictures(path),
+            _ => SourceSpec::Images(path),
         })
     }
 }
 
-/// Wishes and shared parts for opening a source.
+/// Host and port of an address; credentials and path are left out, since the name is logged.
+fn host(address: &str) -> &str {
+    let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
+    let authority = rest.split(['/', '?']).next().unwrap_or(rest);
+    authority.rsplit('@').next().unwrap_or(authority)
+}
+
+/// Options for opening a source.
 #[derive(Clone, Debug)]
 pub struct CaptureOptions {
-    /// Wished frame size; the size of raw frames.
+    /// Requested frame size; for raw frames, their size.
     pub size: Option<Size>,
-    /// Wished frames per second.
+    /// Requested frames per second.
     pub fps: Option<f64>,
-    /// Format of raw frames; the only one that a camera is asked for.
+    /// Format of raw frames; a camera uses only this one.
     pub format: Option<PixelFormat>,
-    /// No frame for this long means that the camera is lost.
+    /// The camera counts as lost after this long without a frame.
     pub timeout: Duration,
-    /// Whether to wait for a lost camera.
+    /// Whether a lost camera is opened again until it is found.
     pub retry: bool,
-    /// Shared time.
+    /// The run's clock.
     pub clock: Arc<dyn Clock>,
     /// Disconnects when the run is to stop.
     pub stop: Receiver<()>,
-    /// Where a lost camera is reported.
-    pub health: Health,
 }
 
-/// Opens what the user named.
+/// Opens a source.
 ///
 /// # Errors
-/// When it is missing, unreadable or of no use.
+/// If it is missing, cannot be read, or cannot be used with these options.
 pub fn open(spec: &SourceSpec, options: &CaptureOptions) -> Result<Box<dyn Source>, CaptureError> {
     Ok(match spec {
         SourceSpec::Camera(path) => open_camera(path, options)?,
         SourceSpec::Clip(path) => match video::ClipSource::open(path, options) {
             Ok(clip) => Box::new(clip),
-            // other codecs are ffmpeg's where it is installed; else the clip's own error helps more
+            // other codecs need ffmpeg; without it, the error about the codec is the helpful one
             Err(CaptureError::Clip(AviError::Codec { .. })) if program::is_installed("ffmpeg") => {
                 Box::new(ProgramSource::ffmpeg(&path.to_string_lossy(), options)?)
             }
             Err(error) => return Err(error),
         },
-        SourceSpec::Pictures(path) => Box::new(files::PictureSource::open(path, options)?),
+        SourceSpec::Images(path) => Box::new(files::ImageSource::open(path, options)?),
         SourceSpec::Stdin => Box::new(raw::RawSource::open(stdin(options)?, options)?),
         SourceSpec::Pattern(frames) => Box::new(pattern::PatternSource::new(*frames, options)),
         SourceSpec::Ffmpeg(input) if program::is_stream(input) => {
-            let (input, wishes) = (input.clone(), options.clone());
-            supervised(options, move || ProgramSource::ffmpeg(&input, &wishes))?
+            let (input, requested) = (input.clone(), options.clone());
+            supervised(options, move || ProgramSource::ffmpeg(&input, &requested))?
         }
         SourceSpec::Ffmpeg(input) => Box::new(ProgramSource::ffmpeg(input, options)?),
         SourceSpec::Csi(sensor) => {
-            let (sensor, wishes) = (*sensor, options.clone());
-            supervised(options, move || Ok(ProgramSource::csi(sensor, &wishes)))?
+            let (sensor, requested) = (*sensor, options.clone());
+            supervised(options, move || Ok(ProgramSource::csi(sensor, &requested)))?
         }
         SourceSpec::Gst(words) => {
-            let (words, wishes) = (words.clone(), options.clone());
-            supervised(options, move || Ok(ProgramSource::gst(&words, &wishes)))?
+            let (words, requested) = (words.clone(), options.clone());
+            supervised(options, move || Ok(ProgramSource::gst(&words, &requested)))?
         }
     })
 }
 
-/// A camera behind a program: restarted whenever it ends or stalls, unless that is not wanted.
+/// A camera read by a program, which is restarted when it exits or stalls if `options.retry` is set.
 fn supervised(
     options: &CaptureOptions,
     mut start: impl FnMut() -> Result<ProgramSource, CaptureError> + Send + 'static,
@@ -309,7 +342,7 @@ fn supervised(
     Ok(Box::new(retry::Retrying::new(name, start, options)))
 }
 
-/// Standard input, without the buffer and the lock that the program's other parts would share.
+/// Standard input as a file of its own, without the buffer and lock of [`std::io::stdin`].
 fn stdin(options: &CaptureOptions) -> Result<Box<dyn Read + Send>, CaptureError> {
     let read = |source| CaptureError::Read {
         path: "-".into(),
@@ -318,7 +351,7 @@ fn stdin(options: &CaptureOptions) -> Result<Box<dyn Read + Send>, CaptureError>
     let stdin = std::io::stdin().as_fd().try_clone_to_owned();
     let stdin = File::from(stdin.map_err(read)?);
     let (stop, clock) = (&options.stop, &options.clock);
-    Ok(Box::new(Pipe::new(stdin, Silent, stop, clock)))
+    Ok(Box::new(Pipe::new(stdin, None, stop, clock)))
 }
 
 #[cfg(target_os = "linux")]
@@ -326,9 +359,9 @@ fn open_camera(
     path: &std::path::Path,
     options: &CaptureOptions,
 ) -> Result<Box<dyn Source>, CaptureError> {
-    let (path, wishes) = (path.to_owned(), options.clone());
+    let (path, requested) = (path.to_owned(), options.clone());
     let name = path.display().to_string();
-    let reopen = move || camera::Camera::open(&path, &wishes);
+    let reopen = move || camera::Camera::open(&path, &requested);
     Ok(match options.retry {
         true => Box::new(retry::Retrying::new(name, reopen, options).opened()),
         false => Box::new(reopen()?),
@@ -346,7 +379,7 @@ fn open_camera(
     })
 }
 
-/// What every source needs to turn bytes into frames: buffers, numbers and timestamps.
+/// Makes frames from a source's bytes: buffers, frame numbers and timestamps.
 struct Framer {
     pool: FramePool,
     clock: Arc<dyn Clock>,
@@ -362,7 +395,7 @@ impl Framer {
         }
     }
 
-    /// Stamps a frame that arrived just now, after `decode` has made RGB of it.
+    /// A frame that arrived just now: takes the time, then decodes it to RGB with `decode`.
     fn frame<E>(
         &mut self,
         format: PixelFormat,
@@ -374,14 +407,16 @@ impl Framer {
         let began = Instant::now();
         let (size, data) = decode(&self.pool)?;
         Ok(Frame {
-            id,
-            captured,
-            wall,
-            size,
-            format,
-            decode: began.elapsed(),
-            name: None,
-            data,
+            meta: FrameMeta {
+                id,
+                captured,
+                wall,
+                size,
+                format,
+                decode: began.elapsed(),
+                name: None,
+            },
+            pixels: Arc::new(data),
         })
     }
 }
@@ -396,7 +431,6 @@ pub(crate) fn test_options() -> CaptureOptions {
         retry: false,
         clock: Arc::new(crate::clock::SimClock::default()),
         stop: crossbeam_channel::never(),
-        health: Health::default(),
     }
 }
 
@@ -416,11 +450,11 @@ mod tests {
                 S::Camera("/dev/v4l/by-id/usb-cam".into()),
             ),
             ("a/clip.AVI", S::Clip("a/clip.AVI".into())),
-            ("a/b.PNG", S::Pictures("a/b.PNG".into())),
-            ("frames", S::Pictures("frames".into())),
+            ("a/b.PNG", S::Images("a/b.PNG".into())),
+            ("frames", S::Images("frames".into())),
             ("x.mp4", S::Ffmpeg("x.mp4".into())),
             ("Cargo.toml", S::Ffmpeg("Cargo.toml".into())),
-            ("no.wmv", S::Pictures("no.wmv".into())),
+            ("no.wmv", S::Images("no.wmv".into())),
             (
                 "rtsp://camera/stream",
                 S::Ffmpeg("rtsp://camera/stream".into()),
@@ -436,6 +470,16 @@ mod tests {
             ),
         ] {
             assert_eq!(SourceSpec::parse(text), Ok(spec));
+        }
+        for (spec, name) in [
+            ("/dev/v4l/by-id/usb-cam", "usb-cam"),
+            ("a/clip.avi", "clip.avi"),
+            ("frames/", "frames"),
+            ("-", "stdin"),
+            ("rtsp://me:secret@10.0.0.7:554/live?token=x", "10.0.0.7:554"),
+            ("csi://1", "csi1"),
+        ] {
+            assert_eq!(SourceSpec::parse(spec).unwrap().name(), name);
         }
         for wrong in ["pattern:many", "csi://front", "gst:", "gst:a 'b"] {
             assert!(SourceSpec::parse(wrong).is_err(), "{wrong}");

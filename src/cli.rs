@@ -6,13 +6,14 @@ mod doctor;
 mod eval;
 mod run;
 mod signals;
+mod stages;
 
 use crate::capture::CaptureError;
 use crate::config::{ConfigError, Settings};
-use crate::detector::{Detector, DetectorOptions};
+use crate::detect::{Detector, DetectorOptions};
 use crate::engine::cpu::Isa;
 use crate::engine::{EngineChoice, EngineError, EngineOptions, Precision};
-use crate::weights::{Model, ModelError};
+use crate::model::{Model, ModelError};
 use clap::{Parser, Subcommand};
 use std::error::Error;
 use std::fmt;

@@ -7,15 +7,16 @@ mod threshold;
 
 pub use threshold::ThresholdSpec;
 
-use crate::decode::MAX_SIDE;
-use crate::detector::InputSize;
+use crate::capture::decode::MAX_SIDE;
+use crate::detection::Thresholds;
 use crate::engine::cpu::Isa;
 use crate::engine::{EngineChoice, EngineOptions, Precision};
-use crate::frame::{PixelFormat, Size};
-use crate::postprocess::Thresholds;
+use crate::frame::PixelFormat;
+use crate::geometry::InputSize;
+use crate::geometry::Size;
+use crate::model::Manifest;
 use crate::sink::jsonl::file::LogOptions;
 use crate::units::Bytes;
-use crate::weights::Manifest;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -415,7 +416,7 @@ impl Settings {
     /// When a class name is unknown.
     pub fn thresholds(&self, manifest: &Manifest) -> Result<Thresholds, ConfigError> {
         let names = &manifest.classes;
-        let mut thresholds = crate::detector::default_thresholds(manifest);
+        let mut thresholds = crate::detect::default_thresholds(manifest);
         if let Some(spec) = &self.threshold {
             if let Some(score) = spec.all {
                 thresholds.score.fill(score);
@@ -630,7 +631,7 @@ mod tests {
     #[test]
     fn thresholds_and_classes_meet_the_model() {
         let model =
-            crate::weights::Model::random(crate::model::Network::vovnet27_slim(), 3, 1).unwrap();
+            crate::model::Model::random(crate::network::Network::vovnet27_slim(), 3, 1).unwrap();
         let settings = Settings {
             threshold: Some("0.5,class1=0.7".parse().unwrap()),
             classes: Some(vec!["class1".to_owned(), "class2".to_owned()]),

@@ -7,11 +7,13 @@
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
+mod layout;
 pub mod reference;
 
-use crate::graph::{Graph, GraphError};
-use crate::preprocess::ModelInput;
-use crate::weights::Model;
+use crate::board::GpuPlace;
+use crate::model::Model;
+use crate::network::graph::{Graph, GraphError};
+use crate::tensor::{Batch, RawLevel, RawOutput};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -123,13 +125,6 @@ pub enum EngineError {
     },
 }
 
-/// Identifies a GPU.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct GpuPlace {
-    /// Its PCI address such as `00000000:01:00.0`, where it has one that is known.
-    pub pci: Option<String>,
-}
-
 /// Runs one model. Buffers are sized on the first call of each input size and reused.
 pub trait Engine: Send {
     /// Kernel set, precision and threads for the start-up log, such as `cpu avx512 f32, 2 threads`.
@@ -158,32 +153,7 @@ pub trait Engine: Send {
     ///
     /// # Errors
     /// When the input size does not fit the network, or the device fails.
-    fn infer(&mut self, input: &ModelInput, output: &mut RawOutput) -> Result<(), EngineError>;
-}
-
-/// The detector's logits on the host, before any threshold.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct RawOutput {
-    /// Images in the batch.
-    pub batch: usize,
-    /// One entry a stride, finest first.
-    pub levels: Vec<RawLevel>,
-}
-
-/// Logits at one stride. Cells are row-major; a cell's values lie side by side, because
-/// decoding looks at one cell at a time and at few of them.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct RawLevel {
-    /// Input pixels per cell.
-    pub stride: usize,
-    /// Rows of cells.
-    pub height: usize,
-    /// Columns of cells.
-    pub width: usize,
-    /// `[batch, height × width, classes]`.
-    pub class: Vec<f32>,
-    /// `[batch, height × width, 4 × bins]`: left, top, right, bottom.
-    pub boxes: Vec<f32>,
+    fn infer(&mut self, input: &Batch, output: &mut RawOutput) -> Result<(), EngineError>;
 }
 
 impl RawOutput {
@@ -305,7 +275,7 @@ pub(crate) struct BatchSize {
 }
 
 impl BatchSize {
-    fn of(input: &ModelInput) -> BatchSize {
+    fn of(input: &Batch) -> BatchSize {
         BatchSize {
             batch: input.batch,
             height: input.height,
@@ -316,7 +286,7 @@ impl BatchSize {
 
 /// Refuses input sizes that are no multiples of the graph's [`Graph::max_stride`], and bytes that
 /// are not as many as the size says.
-pub(crate) fn check_input(multiple: usize, input: &ModelInput) -> Result<(), EngineError> {
+pub(crate) fn check_input(multiple: usize, input: &Batch) -> Result<(), EngineError> {
     let fits = |side: usize| side > 0 && side.is_multiple_of(multiple);
     if !(fits(input.height) && fits(input.width)) {
         return Err(EngineError::InputSize {

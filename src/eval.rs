@@ -1,19 +1,20 @@
-//! How good the boxes are: average precision as COCO and PASCAL VOC define it.
+//! Evaluation of detections: average precision as COCO and PASCAL VOC define it.
 //!
 //! ```text
 //!  Dataset ──Frame──▶ detector ──▶ Predictions ──▶ Evaluation ──▶ table, JSON
 //!                 results file ──▶
 //! ```
 
+pub mod calibration;
 pub mod coco;
 pub mod dataset;
-mod pictures;
+mod images;
 pub mod predictions;
 pub mod report;
 pub mod voc;
 
+use crate::detection::Detection;
 use crate::frame::Frame;
-use crate::postprocess::Detection;
 use coco::CocoMetrics;
 use dataset::{ClassMap, Dataset, DatasetError};
 use predictions::{Prediction, Predictions};
@@ -21,19 +22,18 @@ use serde::Serialize;
 use std::error::Error;
 use voc::VocMetrics;
 
-/// Least score with which a detector should be evaluated: precision at high recall is part of AP.
+/// Score threshold for an evaluation. Near zero, because AP includes the precision at high recall.
 pub const MIN_SCORE: f32 = 0.001;
 
-/// The format string of the JSON report.
+/// Value of `format` in the JSON report.
 pub const FORMAT: &str = "vovcam-eval.v1";
 
-/// How to evaluate.
+/// Options of an evaluation.
 #[derive(Clone, Copy, Debug)]
 pub struct EvalOptions {
-    /// Detections of an image that [`detect`] keeps, the best scores; COCO's figure is 100.
+    /// Maximum detections per image that [`detect`] keeps, highest scores first; 100 for COCO.
     pub max_detections: usize,
-    /// Classes with fewer boxes are listed but not part of the means: the AP of a handful of
-    /// boxes is noise.
+    /// Minimum boxes of a class in the means. A class with fewer is listed only: its AP is noise.
     pub min_boxes: usize,
 }
 
@@ -46,42 +46,42 @@ impl Default for EvalOptions {
     }
 }
 
-/// Why a data set could not be searched.
+/// Failure of [`detect`].
 #[derive(Debug, thiserror::Error)]
 pub enum EvalError {
-    /// A picture could not be read.
+    /// An image could not be read.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
     /// The detector failed.
-    #[error("detection failed on the picture '{picture}'")]
+    #[error("detection failed on the image '{image}'")]
     Detect {
-        /// The picture's file name.
-        picture: String,
-        /// What the detector said.
+        /// The image's file name.
+        image: String,
+        /// The detector's error.
         source: Box<dyn Error + Send + Sync>,
     },
 }
 
-/// Runs a detector over the data set, one picture in memory at a time. The frame's id is the
-/// picture's index, its name the file name.
+/// Runs a detector over the data set, with one image in memory at a time. The frame's id is the
+/// image's index, its name the file name.
 ///
-/// Detections of classes that an image does not label are dropped before the best
-/// [`EvalOptions::max_detections`] are kept, so that they do not crowd out the others.
+/// Detections of classes that an image does not label are dropped before the number of detections
+/// is limited to [`EvalOptions::max_detections`], so that they do not displace others.
 ///
 /// # Errors
-/// When a picture is missing or damaged, or the detector fails.
+/// If an image is missing or damaged, or the detector fails.
 pub fn detect<E: Into<Box<dyn Error + Send + Sync>>>(
     dataset: &mut Dataset,
     classes: &ClassMap,
     options: &EvalOptions,
     mut detector: impl FnMut(&Frame) -> Result<Vec<Detection>, E>,
 ) -> Result<Predictions, EvalError> {
-    dataset.check_pictures()?;
+    dataset.check_images()?;
     let mut predictions = Predictions::with_images(dataset.images.len());
     for image in 0..dataset.images.len() {
         let frame = dataset.read(image)?;
         let found = detector(&frame).map_err(|error| EvalError::Detect {
-            picture: dataset.images[image].file_name.clone(),
+            image: dataset.images[image].file_name.clone(),
             source: error.into(),
         })?;
         for detection in &found {
@@ -97,70 +97,70 @@ pub fn detect<E: Into<Box<dyn Error + Send + Sync>>>(
     Ok(predictions)
 }
 
-/// What was evaluated and how it did; serialises to the JSON report.
+/// Results of an evaluation; serialises to the JSON report.
 #[derive(Clone, Debug, Serialize)]
 pub struct Evaluation {
     /// Always [`FORMAT`].
     pub format: &'static str,
     /// The data set's name.
     pub dataset: String,
-    /// What found the boxes; `None` when they came from a results file.
+    /// The detector; `None` if the detections came from a results file.
     pub detector: Option<DetectorInfo>,
-    /// Pictures.
+    /// Number of images.
     pub images: usize,
-    /// Boxes to be found.
+    /// Annotated boxes, without ignored ones.
     pub boxes: usize,
-    /// Boxes that count neither way.
+    /// Ignored boxes: neither a match nor a miss counts.
     pub ignored_boxes: usize,
-    /// Detections that were judged.
+    /// Detections that were evaluated.
     pub detections: usize,
-    /// Detections of classes that their image does not label.
+    /// Detections dropped because their image does not label their class.
     pub dropped_detections: usize,
-    /// Least boxes of a class in the means.
+    /// Minimum boxes of a class in the means.
     pub min_boxes: usize,
-    /// Classes in the means.
+    /// Number of classes in the means.
     pub classes_in_mean: usize,
     /// COCO's figures, means over classes.
     pub coco: CocoMetrics,
     /// VOC's figures, means over classes.
     pub voc: VocMetrics,
-    /// Class by class.
+    /// Results by class.
     pub classes: Vec<ClassEvaluation>,
-    /// What was left out and why.
+    /// Exclusions and their reasons.
     pub notes: Vec<String>,
 }
 
-/// What produced the detections, so that the report stands alone.
+/// The detector that produced the detections.
 #[derive(Clone, Debug, Serialize)]
 pub struct DetectorInfo {
     /// The model's name.
     pub model: String,
     /// SHA-256 of its weights.
     pub sha256: String,
-    /// The engine's description of itself.
+    /// Engine, kernels and precision.
     pub engine: String,
-    /// Input size as asked for, such as `320` or `320x320`.
+    /// Requested input size, such as `320` or `320x320`.
     pub input: String,
-    /// Least score.
+    /// Score threshold.
     pub min_score: f32,
-    /// NMS threshold.
+    /// IoU threshold of NMS.
     pub nms_iou: f32,
 }
 
-/// One class.
+/// Results of one class.
 #[derive(Clone, Debug, Serialize)]
 pub struct ClassEvaluation {
     /// Its name.
     pub name: String,
     /// Its id in the data set.
     pub category_id: i64,
-    /// Pictures that label it completely.
+    /// Number of images that label it completely.
     pub images: usize,
-    /// Boxes to be found.
+    /// Annotated boxes, without ignored ones.
     pub boxes: usize,
-    /// Boxes that count neither way.
+    /// Ignored boxes: neither a match nor a miss counts.
     pub ignored_boxes: usize,
-    /// Detections that were judged.
+    /// Detections that were evaluated.
     pub detections: usize,
     /// Whether it has enough boxes to be part of the means.
     pub in_mean: bool,
@@ -170,7 +170,7 @@ pub struct ClassEvaluation {
     pub voc: VocMetrics,
 }
 
-/// Compares predictions with the data set's boxes.
+/// Matches predictions with the data set's boxes and computes the figures.
 pub fn evaluate(dataset: &Dataset, predictions: &Predictions, options: &EvalOptions) -> Evaluation {
     let classes: Vec<ClassEvaluation> = (0..dataset.categories.len())
         .map(|category| evaluate_class(dataset, predictions, options, category))
@@ -226,7 +226,7 @@ fn evaluate_class(
     }
 }
 
-/// `None` of nothing.
+/// Mean; `None` if empty.
 fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
     let (sum, count) = values.fold((0.0, 0usize), |(sum, count), value| {
         (sum + value, count + 1)
@@ -234,7 +234,7 @@ fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
     (count > 0).then(|| sum / count as f64)
 }
 
-/// Shared area of two `[x, y, width, height]` boxes, 0 where they do not meet.
+/// Intersection area of two `[x, y, width, height]` boxes; 0 if they do not overlap.
 fn intersection(a: &[f64; 4], b: &[f64; 4]) -> f64 {
     let width = (a[0] + a[2]).min(b[0] + b[2]) - a[0].max(b[0]);
     let height = (a[1] + a[3]).min(b[1] + b[3]) - a[1].max(b[1]);

@@ -1,49 +1,12 @@
 //! A decoded picture on its way from the camera to the log.
 
 use crate::clock::MonoTime;
+use crate::geometry::Size;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use jiff::Timestamp;
 use serde::Serialize;
+use std::sync::Arc;
 use std::time::Duration;
-
-/// Width and height in pixels.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
-pub struct Size {
-    /// Pixels per row.
-    pub width: u32,
-    /// Rows.
-    pub height: u32,
-}
-
-impl Size {
-    /// `width` × `height` pixels.
-    pub const fn new(width: u32, height: u32) -> Size {
-        Size { width, height }
-    }
-
-    /// Number of pixels.
-    pub fn area(self) -> usize {
-        self.width as usize * self.height as usize
-    }
-}
-
-impl std::fmt::Display for Size {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}x{}", self.width, self.height)
-    }
-}
-
-impl std::str::FromStr for Size {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Size, String> {
-        let parsed = text.split_once(['x', 'X']).and_then(|(w, h)| {
-            let size = Size::new(w.trim().parse().ok()?, h.trim().parse().ok()?);
-            (size.width > 0 && size.height > 0).then_some(size)
-        });
-        parsed.ok_or_else(|| format!("expected WIDTHxHEIGHT such as '1280x720', got '{text}'"))
-    }
-}
 
 /// How a camera or file delivers its pixels, before decoding to RGB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -79,44 +42,53 @@ impl std::fmt::Display for PixelFormat {
     }
 }
 
-/// One picture, decoded to packed RGB: `size.height` rows of `3 × size.width` bytes, no padding.
-#[derive(Debug)]
-pub struct Frame {
+/// Everything about a frame but its pixels.
+#[derive(Clone, Debug)]
+pub struct FrameMeta {
     /// Counts up from 0 at the source; a gap is a frame that the driver dropped.
     pub id: u64,
-    /// When the frame was taken, by the camera driver's time stamp where there is one, else when
-    /// its last byte had arrived; on the program's monotonic clock.
+    /// Time of capture on the program's monotonic clock: the camera driver's time stamp if there
+    /// is one, else the arrival of the frame's last byte.
     pub captured: MonoTime,
     /// The same moment on the wall clock.
     pub wall: Timestamp,
-    /// Picture size.
+    /// Width and height in pixels.
     pub size: Size,
-    /// How the source delivered it.
+    /// Pixel format as delivered by the source.
     pub format: PixelFormat,
-    /// Time spent turning the source's format into RGB.
+    /// Time spent converting the source's format to RGB.
     pub decode: Duration,
     /// File name where every frame is a file of its own.
-    pub name: Option<String>,
-    /// RGB bytes.
-    pub data: PooledBuf,
+    pub name: Option<Arc<str>>,
+}
+
+/// One frame, decoded to packed RGB.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// Number, times, size and format.
+    pub meta: FrameMeta,
+    /// RGB bytes, shared: `size.height` rows of `3 × size.width` bytes, no padding.
+    pub pixels: Arc<PooledBuf>,
 }
 
 impl Frame {
-    /// A frame around plain RGB bytes, as library users and tests have them.
+    /// A frame around plain RGB bytes, for library users and tests.
     ///
     /// # Panics
     /// When `rgb` is not `3 × width × height` bytes.
     pub fn from_rgb(id: u64, size: Size, rgb: Vec<u8>) -> Frame {
         assert_eq!(rgb.len(), 3 * size.area(), "RGB bytes of a {size} frame");
         Frame {
-            id,
-            captured: MonoTime::default(),
-            wall: Timestamp::UNIX_EPOCH,
-            size,
-            format: PixelFormat::Rgb8,
-            decode: Duration::ZERO,
-            name: None,
-            data: PooledBuf::from(rgb),
+            meta: FrameMeta {
+                id,
+                captured: MonoTime::default(),
+                wall: Timestamp::UNIX_EPOCH,
+                size,
+                format: PixelFormat::Rgb8,
+                decode: Duration::ZERO,
+                name: None,
+            },
+            pixels: Arc::new(PooledBuf::from(rgb)),
         }
     }
 }
@@ -154,6 +126,13 @@ impl FramePool {
 pub struct PooledBuf {
     bytes: Vec<u8>,
     home: Option<Sender<Vec<u8>>>,
+}
+
+impl PooledBuf {
+    /// The buffer as a vector, to be written into.
+    pub fn as_vec(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
 }
 
 impl From<Vec<u8>> for PooledBuf {
@@ -196,13 +175,5 @@ mod tests {
         let address = first.as_ptr();
         drop(first);
         assert_eq!(pool.take(32).as_ptr(), address);
-    }
-
-    #[test]
-    fn sizes_parse_and_refuse_nonsense() {
-        assert_eq!("1280x720".parse(), Ok(Size::new(1280, 720)));
-        for bad in ["", "1280", "x", "0x10", "10x-1", "axb"] {
-            assert!(bad.parse::<Size>().is_err(), "'{bad}' parsed");
-        }
     }
 }

@@ -1,4 +1,5 @@
-//! `vovcam`: parse, log, dispatch, print one error chain, exit code.
+//! The program `vovcam`: parses the command line, starts the log, runs the command, prints its error
+//! chain and returns the exit code.
 
 use clap::Parser;
 use std::process::ExitCode;
@@ -16,7 +17,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Logs go to stderr; `VOVCAM_LOG` takes the usual filter syntax and wins over `-v`.
+/// Starts logging to stderr. `VOVCAM_LOG`, in the syntax of `EnvFilter`, overrides `-v`.
 fn start_log(verbose: u8) {
     let level = match verbose {
         0 => "info",
@@ -33,7 +34,7 @@ fn start_log(verbose: u8) {
         .with_writer(std::io::stderr)
         .with_ansi(colours)
         .with_target(false)
-        // by default a line that cannot be written is reported with `eprintln!`, which panics then
+        // else a line that cannot be written is reported with `eprintln!`, which panics in that case
         .log_internal_errors(false)
         .init();
 }

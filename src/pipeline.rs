@@ -1,87 +1,95 @@
-//! The wiring: every thread is spawned here, and joined here in flow order.
+//! A run: threads and the channels between them.
 //!
 //! ```text
-//!  vc-capture ──Frame──▶ vc-detect ──Report──▶ vc-log     JSONL
-//!                                  ├─Report──▶ vc-save    annotated frames
-//!                                  └─Report──▶ the caller's thread, where the window lives
-//!  vc-power ──▶ Metrics ◀── everyone
-//!  vc-control: SIGHUP ──Thresholds──▶ vc-detect;  Metrics ──▶ service manager
+//!  vc-capture ──Frame──▶ vc-detect (detector, analyzers) ─┬─Message──▶ vc-log     JSONL
+//!                                                         ├─Message──▶ vc-save    annotated frames
+//!                                                         └─Message──▶ the caller's thread: window
+//!  vc-power ──▶ Metrics ◀── all stages
+//!  vc-control: figures and events to all sinks; settings to vc-detect; service manager
 //! ```
 //!
-//! Live sources keep the newest frame and count what it replaced; clips and folders lose
-//! nothing, so every hand-off waits. Stop travels with the data: capture sees it and returns,
-//! its hand-off closes, the detector drains it and returns, the sinks flush and return.
+//! Live sources keep the newest frame and count the frames it replaced; clips and folders lose
+//! nothing, so every hand-off waits. Each sink has a queue of its own, with a policy of its own.
+//!
+//! The end travels with the data: the capture stage sees the stop and returns, its channel
+//! disconnects, the detect stage drains it and returns, the queues disconnect, the sinks drain
+//! them and flush. A stage that fails or panics stops the run in the same way
+//! (`pipeline/supervisor.rs`); the error names it.
 
+mod builder;
+mod capture;
 pub mod control;
-pub mod latest;
+mod detect;
+mod latest;
+mod outputs;
+mod queue;
+mod stop;
+mod supervisor;
+#[cfg(test)]
+mod tests;
 
-use crate::capture::{CaptureError, Next, Source};
+pub use builder::PipelineBuilder;
+pub(crate) use builder::{run_info, sampler};
+pub use stop::Stop;
+
+use crate::analyse::Analyzer;
+use crate::capture::{CaptureError, Source};
 use crate::clock::Clock;
-use crate::detector::{DetectError, Detector};
-use crate::frame::Frame;
-use crate::metrics::{Metrics, Snapshot, Totals};
-use crate::notify::Health;
-use crate::postprocess::Thresholds;
-use crate::power::Sampler;
-use crate::sink::jsonl::{Event, JsonlWriter};
-use crate::sink::overlay::Overlay;
-use crate::sink::save::Saver;
-use crate::sink::window::Window;
-use crate::sink::{Labels, Report, SinkError};
-use control::Control;
-use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TrySendError, bounded};
-use latest::{Giver, Policy, Taker, handoff};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use crate::detect::{Detect, DetectError, DetectPlan};
+use crate::message::RunInfo;
+use crate::monitor::metrics::Metrics;
+use crate::monitor::notify::Health;
+use crate::monitor::power::Sampler;
+use crate::sink::{BoxedSink, Sink, SinkError};
+use crate::stats::Totals;
+use capture::CaptureStage;
+use control::{Control, ControlStage};
+use detect::DetectStage;
+use latest::{Policy, handoff};
+use outputs::{Inlet, Outputs};
+use std::sync::Arc;
 use std::time::Duration;
+use supervisor::Supervisor;
 
-/// Log lines that may wait for the disk: 8 s of them at 30 frames per second.
-const LOG_QUEUE: usize = 256;
-/// How long an event waits for room among them.
-const EVENT_PATIENCE: Duration = Duration::from_secs(5);
-/// How often the log may see to its file while no lines come.
-const LOG_UPKEEP: Duration = Duration::from_secs(1);
-/// Annotated frames that may wait for the JPEG encoder.
-const SAVE_QUEUE: usize = 4;
-/// How often the figures shown and logged are worked out anew.
-const SNAPSHOT_EVERY: Duration = Duration::from_millis(250);
-/// How long the window waits for a frame before it looks at its own events again.
-const WINDOW_POLL: Duration = Duration::from_millis(30);
+/// Frames of a clip or folder that wait for the detector.
+const FRAMES_AHEAD: usize = 2;
 
-/// Everything a run needs, ready to start.
+/// The parts of a run.
 pub struct Pipeline {
-    /// Where frames come from.
+    /// Constant facts about the run, the first message of every sink.
+    pub run: RunInfo,
+    /// The frames.
     pub source: Box<dyn Source>,
-    /// What searches them.
-    pub detector: Detector,
-    /// Class names.
-    pub labels: Labels,
-    /// The JSONL log.
-    pub log: Option<JsonlWriter>,
-    /// Annotated frames.
-    pub save: Option<Saver>,
-    /// The live window.
-    pub window: Option<Window>,
+    /// The detector.
+    pub detector: Box<dyn Detect>,
+    /// Its first plan.
+    pub plan: DetectPlan,
+    /// Stages after it, in order.
+    pub analyzers: Vec<Box<dyn Analyzer>>,
+    /// Outputs with threads of their own.
+    pub sinks: Vec<BoxedSink>,
+    /// The output that must stay in the caller's thread, such as a window.
+    pub local_sink: Option<Box<dyn Sink>>,
     /// Power and heat.
     pub sampler: Sampler,
-    /// Shared figures.
+    /// Figures of the run.
     pub metrics: Arc<Metrics>,
-    /// Shared time.
+    /// The run's clock.
     pub clock: Arc<dyn Clock>,
-    /// What the source and the detector say about themselves to `control`.
+    /// The state of the stages, for the service manager.
     pub health: Health,
-    /// Requests from outside, and who is told.
+    /// Service manager and reload requests.
     pub control: Control,
     /// End after this many frames.
     pub max_frames: Option<u64>,
-    /// Time between `stats` lines in the log.
-    pub stats_every: Duration,
+    /// Time between two `stats` messages.
+    pub stats_interval: Duration,
 }
 
-/// Why a run ended badly.
+/// The first failure of a run.
 #[derive(Debug, thiserror::Error)]
 pub enum PipelineError {
-    /// The source gave up.
+    /// The source failed.
     #[error(transparent)]
     Capture(#[from] CaptureError),
     /// The detector failed.
@@ -89,486 +97,120 @@ pub enum PipelineError {
     Detect {
         /// Frame id.
         frame: u64,
-        /// What failed.
+        /// The detector's error.
         source: DetectError,
     },
-    /// A sink gave up.
-    #[error(transparent)]
-    Sink(#[from] SinkError),
+    /// A sink failed.
+    #[error("output '{name}' failed")]
+    Sink {
+        /// The sink.
+        name: &'static str,
+        /// Its error.
+        source: SinkError,
+    },
     /// A thread could not be started.
-    #[error("cannot start the thread '{stage}'")]
+    #[error("cannot start a thread for stage '{stage}'")]
     Spawn {
-        /// Thread name.
+        /// The stage.
         stage: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// A defect in this program.
-    #[error("stage '{stage}' panicked: please report this with the lines above")]
+    #[error("stage '{stage}' panicked ({reason}): please report this with the lines above")]
     Panicked {
-        /// Thread name.
+        /// The stage.
         stage: &'static str,
+        /// The panic's message.
+        reason: String,
     },
 }
 
-/// The way to stop a run from anywhere; stopping twice is the same as once.
-#[derive(Clone, Debug)]
-pub struct Stop {
-    trigger: Arc<Mutex<Option<Sender<()>>>>,
-    stopped: Receiver<()>,
-}
-
-impl Default for Stop {
-    fn default() -> Stop {
-        let (trigger, stopped) = bounded(0);
-        Stop {
-            trigger: Arc::new(Mutex::new(Some(trigger))),
-            stopped,
-        }
-    }
-}
-
-impl Stop {
-    /// Asks the run to end; `false` when it was asked before.
-    pub fn stop(&self) -> bool {
-        self.trigger
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
-            .is_some()
-    }
-
-    /// Whether the run was asked to end.
-    pub fn is_stopped(&self) -> bool {
-        self.stopped.try_recv() == Err(crossbeam_channel::TryRecvError::Disconnected)
-    }
-
-    /// A channel that never carries a value and disconnects at the stop, to wait on.
-    pub fn signal(&self) -> &Receiver<()> {
-        &self.stopped
-    }
-}
-
-/// What goes to the log's thread.
-enum LogItem {
-    /// Without pixels: a disk that is slow must not cost memory by the picture.
-    Frame(Report),
-    Event(Event),
-}
-
 impl Pipeline {
-    /// Runs until the source ends, `max_frames` are done, the window is closed or `stop` is asked
-    /// for. Everything already handed to a sink is written before this returns.
+    /// Runs until the source ends, `max_frames` are done, a sink asks for it (a closed window) or
+    /// `stop` is triggered. Everything queued for a sink is written before this returns, and no
+    /// thread is left.
     ///
     /// # Errors
-    /// The first failure in flow order; sinks are flushed all the same.
+    /// The first failure of any stage; the others have drained and flushed all the same.
     pub fn run(self, stop: &Stop) -> Result<Totals, PipelineError> {
-        let live = self.source.is_live();
-        let metrics = self.metrics;
-        let (frames, frames_in) = handoff(if live {
-            Policy::Newest
-        } else {
-            Policy::Lossless(2)
-        });
-        let log = self.log.map(|log| {
-            spawn_log(
-                log,
-                self.labels.clone(),
-                Arc::clone(&metrics),
-                stop.clone(),
-                self.stats_every,
-                !live,
-            )
-        });
-        let save = self
-            .save
-            .map(|saver| spawn_save(saver, Overlay::new(self.labels.clone())));
-        let (log, log_thread) = transpose(log)?;
-        let (save, save_thread) = transpose(save)?;
-        let (to_window, window_in) = handoff(Policy::Newest);
-        let outlets = Outlets {
-            log,
-            save,
-            window: self.window.is_some().then_some(to_window),
-            lossless: !live,
-            metrics: Arc::clone(&metrics),
+        let metrics = Arc::clone(&self.metrics);
+        let mut stages = Supervisor::new(stop, &self.health);
+        if let Some((sink, inlet)) = self.start(&mut stages, stop)? {
+            stages.run_here(sink.name(), move || inlet.serve(sink));
+        }
+        stages.join()?;
+        Ok(metrics.totals())
+    }
+
+    /// Starts all threads, sinks first; returns the sink that is to run in this one.
+    fn start(self, stages: &mut Supervisor, stop: &Stop) -> Result<LocalSink, PipelineError> {
+        let run = Arc::new(self.run);
+        let all = self.sinks.iter().map(|sink| &**sink as &dyn Sink);
+        let all: Vec<&dyn Sink> = all.chain(self.local_sink.as_deref()).collect();
+        let (outputs, mut inlets) = Outputs::new(&all, &run, &self.metrics, &self.clock, stop);
+        let local = self.local_sink.and_then(|sink| Some((sink, inlets.pop()?)));
+        for (sink, inlet) in self.sinks.into_iter().zip(inlets) {
+            stages.spawn(sink.name(), move || inlet.serve(sink))?;
+        }
+        start_power(stages, self.sampler, stop, &self.metrics, &outputs)?;
+        let (plans, new_plans) = handoff(Policy::Newest);
+        let control = ControlStage {
+            control: self.control,
+            stop: stop.clone(),
+            clock: Arc::clone(&self.clock),
+            stats_interval: self.stats_interval,
+            plans,
+            outputs: outputs.clone(),
         };
-        let power_stop = Stop::default();
-        let power_thread = spawn_power(self.sampler, &power_stop, &metrics)?;
-        let (new_thresholds, thresholds) = handoff(Policy::Newest);
-        let control_thread = spawn_control(self.control, stop, new_thresholds, &outlets)?;
-        let capture_thread = Capture {
+        stages.spawn("control", move || control.run())?;
+        let (frames, received) = handoff(match self.source.is_live() {
+            true => Policy::Newest,
+            false => Policy::Lossless(FRAMES_AHEAD),
+        });
+        let capture = CaptureStage {
             source: self.source,
             frames,
-            events: outlets.log.clone(),
-            metrics: Arc::clone(&metrics),
+            outputs: outputs.clone(),
+            metrics: Arc::clone(&self.metrics),
+            health: self.health.clone(),
             stop: stop.clone(),
-        }
-        .spawn()?;
-        let detect_thread = Detect {
+        };
+        let detect = DetectStage {
             detector: self.detector,
-            frames: frames_in,
-            thresholds,
-            outlets,
-            metrics: Arc::clone(&metrics),
+            plan: self.plan,
+            new_plans,
+            analyzers: self.analyzers,
+            frames: received,
+            outputs, // the last: the sinks end when no stage can send to them any more
+            run,
+            metrics: self.metrics,
             clock: self.clock,
             health: self.health,
-            left: self.max_frames,
+            remaining: self.max_frames,
             stop: stop.clone(),
-        }
-        .spawn()?;
-        if let Some(window) = self.window {
-            show(window, Overlay::new(self.labels), &window_in, stop);
-        }
-        drop(window_in);
-
-        let mut outcome = Ok(());
-        let mut join = |stage, thread: JoinHandle<Result<(), PipelineError>>| {
-            let ended = thread
-                .join()
-                .unwrap_or(Err(PipelineError::Panicked { stage }));
-            tracing::debug!("{stage} ended");
-            if outcome.is_ok() {
-                outcome = ended;
-            }
         };
-        join("vc-capture", capture_thread);
-        join("vc-detect", detect_thread);
-        stop.stop(); // a detector that panicked did not
-        control_thread
-            .into_iter()
-            .for_each(|thread| join("vc-control", thread));
-        log_thread
-            .into_iter()
-            .for_each(|thread| join("vc-log", thread));
-        save_thread
-            .into_iter()
-            .for_each(|thread| join("vc-save", thread));
-        power_stop.stop();
-        join("vc-power", power_thread);
-        outcome.map(|()| metrics.totals())
+        stages.spawn("detect", move || detect.run())?;
+        stages.spawn("capture", move || capture.run())?;
+        Ok(local)
     }
 }
 
-/// Takes frames from the source and hands them on.
-struct Capture {
-    source: Box<dyn Source>,
-    frames: Giver<Frame>,
-    events: Option<Sender<LogItem>>,
-    metrics: Arc<Metrics>,
-    stop: Stop,
-}
+/// The sink that must stay in the caller's thread, with its end of the queue.
+type LocalSink = Option<(Box<dyn Sink>, Inlet)>;
 
-impl Capture {
-    fn spawn(mut self) -> Result<JoinHandle<Result<(), PipelineError>>, PipelineError> {
-        spawn("vc-capture", move || self.run())
-    }
-
-    fn run(&mut self) -> Result<(), PipelineError> {
-        let mut expected_id = None;
-        while !self.stop.is_stopped() {
-            let frame = match self.source.next() {
-                Ok(Next::Frame(frame)) => frame,
-                Ok(Next::Event(event)) => {
-                    self.event(event.into());
-                    continue;
-                }
-                Ok(Next::End) => break,
-                Err(error) if error.is_damaged_frame() => {
-                    tracing::warn!("skipped a frame: {}", chain(&error));
-                    self.metrics.add_damaged(1);
-                    // it had a number, and is not to be counted as dropped as well
-                    expected_id = expected_id.map(|id| id + 1);
-                    self.event(Event::damaged_frame(&chain(&error)));
-                    continue;
-                }
-                Err(error) => return Err(error.into()),
-            };
-            let gap = expected_id.map_or(0, |id| frame.id.saturating_sub(id));
-            self.metrics.add_driver_drops(gap);
-            expected_id = Some(frame.id + 1);
-            match self.frames.give(frame) {
-                Ok(replaced) => self.metrics.add_replaced(u64::from(replaced.is_some())),
-                Err(latest::Closed) => break,
-            }
-        }
-        Ok(())
-    }
-
-    fn event(&self, event: Event) {
-        if let Some(log) = &self.events {
-            log_event(log, event, &self.metrics);
-        }
-    }
-}
-
-/// Searches frames and hands reports on.
-struct Detect {
-    detector: Detector,
-    frames: Taker<Frame>,
-    thresholds: Taker<Thresholds>,
-    outlets: Outlets,
-    metrics: Arc<Metrics>,
-    clock: Arc<dyn Clock>,
-    health: Health,
-    left: Option<u64>,
-    stop: Stop,
-}
-
-impl Detect {
-    fn spawn(mut self) -> Result<JoinHandle<Result<(), PipelineError>>, PipelineError> {
-        spawn("vc-detect", move || {
-            let result = self.run();
-            // capture may be waiting for a camera that sends nothing
-            self.stop.stop();
-            result
-        })
-    }
-
-    fn run(&mut self) -> Result<(), PipelineError> {
-        let mut stats = Arc::new(Snapshot::default());
-        let mut stats_at = None;
-        let mut dropped_before = 0;
-        while self.left != Some(0) {
-            let Ok(frame) = self.frames.take() else { break };
-            if let Ok(Some(thresholds)) = self.thresholds.try_take() {
-                self.detector.set_thresholds(thresholds);
-            }
-            let mut detections = Vec::new();
-            let mut times = self
-                .detector
-                .detect(&frame, &mut detections)
-                .map_err(|source| PipelineError::Detect {
-                    frame: frame.id,
-                    source,
-                })?;
-            let now = self.clock.now();
-            times.age = now.since(frame.captured);
-            self.metrics.record(now, &times, detections.len());
-            if stats_at.is_none_or(|at| now.since(at) >= SNAPSHOT_EVERY) {
-                stats = Arc::new(self.metrics.snapshot());
-                if stats_at.replace(now).is_none() {
-                    self.health.announce(); // the first detection
-                }
-            }
-            let dropped = self.metrics.dropped_frames();
-            self.outlets.give(Report {
-                frame: Arc::new(frame),
-                detections,
-                times,
-                dropped: dropped - dropped_before,
-                stats: Arc::clone(&stats),
-            });
-            dropped_before = dropped;
-            self.left = self.left.map(|left| left - 1);
-        }
-        Ok(())
-    }
-}
-
-/// The hand-offs behind the detector.
-struct Outlets {
-    log: Option<Sender<LogItem>>,
-    save: Option<Sender<Arc<Report>>>,
-    window: Option<Giver<Arc<Report>>>,
-    lossless: bool,
-    metrics: Arc<Metrics>,
-}
-
-impl Outlets {
-    /// A sink that has ended has reported its own failure; the others go on.
-    fn give(&mut self, report: Report) {
-        if let Some(log) = &self.log
-            && !offer(log, LogItem::Frame(report.without_pixels()), self.lossless)
-        {
-            self.metrics.add_log_losses(1);
-        }
-        let report = Arc::new(report);
-        if let Some(save) = &self.save {
-            // a live picture that the encoder has no time for is not worth a late detection
-            offer(save, Arc::clone(&report), self.lossless);
-        }
-        if let Some(window) = &self.window {
-            let _ = window.give(report);
-        }
-    }
-}
-
-/// Events are few and worth a wait, but a disk that hangs must not hold up the camera.
-fn log_event(log: &Sender<LogItem>, event: Event, metrics: &Metrics) {
-    // a closed log has reported its own failure
-    if let Err(SendTimeoutError::Timeout(_)) =
-        log.send_timeout(LogItem::Event(event), EVENT_PATIENCE)
-    {
-        metrics.add_log_losses(1);
-    }
-}
-
-/// Hands an item over, waiting only when nothing may be lost; `false` when it was lost.
-fn offer<T>(to: &Sender<T>, item: T, lossless: bool) -> bool {
-    if lossless {
-        return to.send(item).is_ok();
-    }
-    !matches!(
-        to.try_send(item),
-        Err(TrySendError::Full(_) | TrySendError::Disconnected(_))
-    )
-}
-
-type StageThread = JoinHandle<Result<(), PipelineError>>;
-
-fn spawn_log(
-    mut log: JsonlWriter,
-    labels: Labels,
-    metrics: Arc<Metrics>,
-    stop: Stop,
-    stats_every: Duration,
-    complete: bool,
-) -> Result<(Sender<LogItem>, StageThread), PipelineError> {
-    let (sender, items) = bounded(LOG_QUEUE);
-    let thread = spawn("vc-log", move || {
-        let stats = crossbeam_channel::tick(stats_every);
-        let upkeep = crossbeam_channel::tick(LOG_UPKEEP);
-        let mut lost = 0;
-        loop {
-            crossbeam_channel::select! {
-                recv(items) -> item => match item {
-                    Ok(LogItem::Frame(report)) => log.frame(&report, &labels),
-                    Ok(LogItem::Event(event)) => log.event(&event),
-                    Err(_) => break,
-                },
-                recv(stats) -> _ => log.stats(&metrics.snapshot()),
-                recv(upkeep) -> _ => log.tick(),
-            }
-            metrics.add_log_losses(log.lost() - lost);
-            lost = log.lost();
-            if log.reader_left() && stop.stop() {
-                tracing::info!("the log's reader has closed it: stopping");
-            }
-        }
-        log.stats(&metrics.snapshot());
-        metrics.add_log_losses(log.lost() - lost);
-        Ok(log.finish(complete)?)
-    })?;
-    Ok((sender, thread))
-}
-
-/// `None` when nobody asks for anything.
-fn spawn_control(
-    control: Control,
-    stop: &Stop,
-    thresholds: Giver<Thresholds>,
-    outlets: &Outlets,
-) -> Result<Option<StageThread>, PipelineError> {
-    if !control.is_needed() {
-        return Ok(None);
-    }
-    let (stop, log) = (stop.clone(), outlets.log.clone());
-    let metrics = Arc::clone(&outlets.metrics);
-    let run = move || {
-        control.run(&stop, &thresholds, |event| {
-            if let Some(log) = &log {
-                log_event(log, event, &metrics);
-            }
-        });
-        Ok(())
-    };
-    spawn("vc-control", run).map(Some)
-}
-
-fn spawn_save(
-    mut saver: Saver,
-    mut overlay: Overlay,
-) -> Result<(Sender<Arc<Report>>, StageThread), PipelineError> {
-    let (sender, reports) = bounded::<Arc<Report>>(SAVE_QUEUE);
-    let thread = spawn("vc-save", move || {
-        let (mut picture, mut failed, mut failing) = (Vec::new(), None, false);
-        for report in reports {
-            annotate(&mut overlay, &report, &mut picture);
-            let written = saver.write(&report.frame, &picture);
-            match &written {
-                Ok(()) if failing => tracing::info!("annotated frames are written again"),
-                // a live run may go on for weeks before it returns this
-                Err(error) if !failing => tracing::error!("{}", chain(error)),
-                _ => {}
-            }
-            failing = written.is_err();
-            // a picture more or less in a folder; a clip cannot go on after half a frame
-            let over = matches!(written, Err(SinkError::Clip(_)));
-            failed = failed.or(written.err());
-            if over {
-                break;
-            }
-        }
-        let finished = saver.finish();
-        failed.map_or(finished, Err)?;
-        Ok(())
-    })?;
-    Ok((sender, thread))
-}
-
-fn spawn_power(
+fn start_power(
+    stages: &mut Supervisor,
     mut sampler: Sampler,
     stop: &Stop,
     metrics: &Arc<Metrics>,
-) -> Result<StageThread, PipelineError> {
-    let (stop, metrics) = (stop.clone(), Arc::clone(metrics));
-    spawn("vc-power", move || {
-        sampler.run(stop.signal(), &metrics);
+    outputs: &Outputs,
+) -> Result<(), PipelineError> {
+    let (stop, metrics, outputs) = (stop.clone(), Arc::clone(metrics), outputs.clone());
+    stages.spawn("power", move || {
+        sampler.run(stop.signal(), &metrics, |event| outputs.event(event));
         Ok(())
     })
-}
-
-/// The window's loop: the newest report, until it is closed or the detector ends.
-fn show(mut window: Window, mut overlay: Overlay, reports: &Taker<Arc<Report>>, stop: &Stop) {
-    let mut picture = Vec::new();
-    loop {
-        let open = match reports.take_within(WINDOW_POLL) {
-            Ok(Some(report)) => {
-                annotate(&mut overlay, &report, &mut picture);
-                window.show(&picture, report.frame.size)
-            }
-            Ok(None) => window.poll(),
-            Err(latest::Closed) => return,
-        };
-        if !open {
-            tracing::info!("window closed: stopping");
-            stop.stop();
-            return;
-        }
-    }
-}
-
-/// A copy of the frame with boxes and figures drawn in; the frame itself may have other readers.
-fn annotate(overlay: &mut Overlay, report: &Report, picture: &mut Vec<u8>) {
-    picture.clear();
-    picture.extend_from_slice(&report.frame.data);
-    overlay.draw(
-        picture,
-        report.frame.size,
-        &report.detections,
-        &report.stats,
-    );
-}
-
-fn spawn(
-    name: &'static str,
-    body: impl FnOnce() -> Result<(), PipelineError> + Send + 'static,
-) -> Result<StageThread, PipelineError> {
-    std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(body)
-        .map_err(|source| PipelineError::Spawn {
-            stage: name,
-            source,
-        })
-}
-
-/// Splits an optional stage into its sender and its thread.
-fn transpose<T>(
-    stage: Option<Result<(T, StageThread), PipelineError>>,
-) -> Result<(Option<T>, Option<StageThread>), PipelineError> {
-    Ok(stage.transpose()?.unzip())
 }
 
 /// An error with its causes on one line.

@@ -1,118 +1,183 @@
-//! Where results go: the JSONL log, annotated pictures, the window.
+//! Sinks: the outputs of a run. One file each.
+//!
+//! Every sink receives every [`Message`] of the run through a queue of its own ([`Queue`]) in a
+//! thread of its own, so that a slow or stuck sink delays neither detection nor other sinks. The
+//! picture of a frame is drawn and encoded at most once ([`picture::Picture`]).
 
 pub mod jsonl;
-pub mod overlay;
+mod message;
+pub mod picture;
+pub mod render;
 pub mod save;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod window;
 
-use crate::frame::{Frame, PooledBuf};
-use crate::metrics::Snapshot;
-use crate::postprocess::Detection;
+pub use message::{FrameMessage, Message};
+
+use crate::clock::Clock;
+use crate::event::Event;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Time one frame spent in each stage.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StageTimes {
-    /// From the source's bytes to RGB, in the capture thread.
-    pub decode: Duration,
-    /// Letterbox.
-    pub preprocess: Duration,
-    /// The network.
-    pub inference: Duration,
-    /// Thresholds and NMS.
-    pub postprocess: Duration,
-    /// From the last byte of the frame to its detections: waiting included.
-    pub age: Duration,
+/// Policy for frames that arrive faster than a sink accepts them. Other messages are never replaced;
+/// up to [`OTHER_MESSAGES`] of them wait, further ones are counted as lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queue {
+    /// One frame waits; a newer one replaces it.
+    Newest,
+    /// This many frames wait; further ones are lost and counted.
+    Bounded(usize),
+    /// This many frames wait; then the detector waits.
+    Lossless(usize),
 }
 
-impl StageTimes {
-    /// The work done on the frame, waiting excluded.
-    pub fn total(&self) -> Duration {
-        self.decode + self.preprocess + self.inference + self.postprocess
+/// Messages other than frames that may wait in a sink's queue.
+pub const OTHER_MESSAGES: usize = 1024;
+
+/// Whether the run continues after a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// It continues.
+    Continue,
+    /// It stops, with the reason for the log.
+    Stop(&'static str),
+}
+
+/// An output of the run. All calls come from one thread.
+pub trait Sink {
+    /// Short name for threads, messages and metrics, such as `log`.
+    fn name(&self) -> &'static str;
+
+    /// Policy of the queue before this sink.
+    fn queue(&self) -> Queue;
+
+    /// Whether frames are sent with their pixels. If not, the queue holds no pixels in memory.
+    fn needs_pictures(&self) -> bool {
+        false
+    }
+
+    /// Receives the next message.
+    ///
+    /// # Errors
+    /// If the sink cannot continue. This ends the run; temporary failures are handled in the sink.
+    fn accept(&mut self, message: &Message) -> Result<Flow, SinkError>;
+
+    /// Maximum time between two calls of [`Sink::upkeep`].
+    fn upkeep_interval(&self) -> Duration {
+        Duration::from_secs(1)
+    }
+
+    /// Called every [`Sink::upkeep_interval`], with or without messages.
+    ///
+    /// # Errors
+    /// As [`Sink::accept`].
+    fn upkeep(&mut self) -> Result<Flow, SinkError> {
+        Ok(Flow::Continue)
+    }
+
+    /// Messages that the sink received but lost, such as on a full disk, since the start.
+    fn lost(&self) -> u64 {
+        0
+    }
+
+    /// Events of the sink itself since the last call, for the other sinks.
+    fn take_events(&mut self) -> Vec<Event> {
+        Vec::new()
+    }
+
+    /// Completes the output. Called once after the last message, also after an error.
+    ///
+    /// # Errors
+    /// If the output is incomplete.
+    fn finish(self: Box<Self>) -> Result<(), SinkError> {
+        Ok(())
     }
 }
 
-/// One frame with everything that was found out about it.
+/// A sink that can run in a thread of its own.
+pub type BoxedSink = Box<dyn Sink + Send>;
+
+/// Properties of the run that an output needs when it is opened.
 #[derive(Clone, Debug)]
-pub struct Report {
-    /// The frame itself.
-    pub frame: Arc<Frame>,
-    /// Best score first.
-    pub detections: Vec<Detection>,
-    /// Where the time went.
-    pub times: StageTimes,
-    /// Frames that were dropped or replaced between the previous report and this one.
-    pub dropped: u64,
-    /// Figures at this moment.
-    pub stats: Arc<Snapshot>,
+pub struct SinkContext {
+    /// Whether the source is live (a camera), so that a lost frame is better than a late one.
+    pub live: bool,
+    /// Frames per second of the source, where known.
+    pub fps: Option<f64>,
+    /// The run's clock.
+    pub clock: Arc<dyn Clock>,
+    /// Name of the camera or other source.
+    pub camera: Arc<str>,
 }
 
-impl Report {
-    /// All but the picture, for sinks that need none and may keep many.
-    #[must_use]
-    pub fn without_pixels(&self) -> Report {
-        let frame = &self.frame;
-        Report {
-            frame: Arc::new(Frame {
-                name: frame.name.clone(),
-                data: PooledBuf::default(),
-                ..**frame
-            }),
-            detections: self.detections.clone(),
-            stats: Arc::clone(&self.stats),
-            ..*self
-        }
-    }
+/// An output that has a table of its own in the settings file.
+#[derive(Clone, Copy, Debug)]
+pub struct TableOutput {
+    /// The table's name, which is the module's.
+    pub table: &'static str,
+    /// Opens the output with the contents of the table.
+    pub open: fn(toml::Value, &SinkContext) -> Result<BoxedSink, SinkError>,
 }
 
-/// Class names by class id, shared.
-#[derive(Clone, Debug)]
-pub struct Labels(Arc<[String]>);
+/// Declares a module for each output and lists it in [`TABLE_OUTPUTS`].
+macro_rules! table_outputs {
+    ($($module:ident),* $(,)?) => {
+        $(pub mod $module;)*
 
-impl Labels {
-    /// Names in class-id order.
-    pub fn new(names: &[String]) -> Labels {
-        Labels(names.into())
-    }
-
-    /// The name of a class.
-    pub fn name(&self, class_id: usize) -> &str {
-        self.0.get(class_id).map_or("unknown", String::as_str)
-    }
+        /// The outputs that have a table `[NAME]` in the settings file.
+        pub const TABLE_OUTPUTS: &[TableOutput] = &[
+            $(TableOutput { table: stringify!($module), open: $module::open }),*
+        ];
+    };
 }
 
-/// Why a sink cannot go on.
+// One line per output: its file is `src/sink/NAME.rs`, with a function
+// `open(options: toml::Value, context: &SinkContext) -> Result<BoxedSink, SinkError>`.
+table_outputs! {}
+
+/// An output that cannot be opened, written or completed.
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {
-    /// A file cannot be made or written.
+    /// A file cannot be created or written.
     #[error("cannot write {what} to '{}'", path.display())]
     Write {
-        /// What was to be written.
+        /// The kind of data.
         what: &'static str,
-        /// Where.
+        /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// Lines are missing where none may be.
-    #[error("the log '{}' lacks {lines} lines that the disk refused", path.display())]
+    /// Lines are missing from a log that must be complete.
+    #[error("the log '{}' is missing {lines} lines that could not be written", path.display())]
     Incomplete {
-        /// Where.
+        /// The file.
         path: PathBuf,
-        /// How many.
+        /// Number of lines.
         lines: u64,
     },
-    /// A picture cannot be encoded.
-    #[error("cannot encode frame {frame} as JPEG")]
+    /// A frame cannot be encoded.
+    #[error("cannot encode frame {frame} as JPEG: {reason}")]
     Encode {
         /// Frame id.
         frame: u64,
-        /// What the encoder said.
-        source: image::ImageError,
+        /// The encoder's message.
+        reason: String,
     },
     /// A clip cannot be written.
     #[error(transparent)]
     Clip(#[from] crate::avi::AviError),
+    /// The output's options are not valid.
+    #[error("settings table [{table}]: {reason}")]
+    Options {
+        /// The table.
+        table: &'static str,
+        /// Expected and got.
+        reason: String,
+    },
+    /// Any other failure, of an output that is not part of this crate.
+    #[error("{0}")]
+    Other(String),
 }

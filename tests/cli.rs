@@ -180,7 +180,7 @@ fn bad_pictures_and_clips_say_what_is_wrong() {
     fails(
         &["detect", &text],
         66,
-        &["text.jpg", "not a readable picture"],
+        &["text.jpg", "not a readable image"],
     );
     fails(&["detect", "none.jpg"], 66, &["none.jpg", "No such file"]);
     fails(&["--source", "none.avi"], 66, &["none.avi", "No such file"]);
@@ -195,7 +195,7 @@ fn bad_pictures_and_clips_say_what_is_wrong() {
         &["empty"],
     );
     let (_, stderr) = run(&["--source", &text], 66);
-    assert!(stderr.contains("none of the 1 pictures"), "{stderr}");
+    assert!(stderr.contains("none of the 1 images"), "{stderr}");
     let clip = std::fs::read(CLIP).unwrap();
     let not_avi = path(dir.path(), "text.avi", b"this is not a clip at all");
     fails(&["--source", &not_avi], 66, &["byte 0", "RIFF"]);
@@ -413,7 +413,7 @@ fn lines_that_standard_output_refuses_are_an_error() {
         .unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("lacks 5 lines"), "{stderr}");
+    assert!(stderr.contains("is missing 5 lines"), "{stderr}");
 }
 
 #[test]

@@ -10,11 +10,12 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use vovcam::engine::Engine;
 use vovcam::engine::cpu::CpuEngine;
-use vovcam::engine::{Engine, RawOutput};
-use vovcam::model::Network;
-use vovcam::preprocess::ModelInput;
-use vovcam::weights::Model;
+use vovcam::model::Model;
+use vovcam::network::Network;
+use vovcam::tensor::Batch;
+use vovcam::tensor::RawOutput;
 
 struct Counting;
 
@@ -41,12 +42,11 @@ fn a_frame_allocates_nothing() {
     let model = Model::random(Network::vovnet27_slim(), 12, 1).unwrap();
     let mut engine = CpuEngine::new(&model, 2).unwrap();
     let mut output = RawOutput::default();
-    let picture = |height: usize, width: usize| ModelInput {
+    let picture = |height: usize, width: usize| Batch {
         batch: 1,
         height,
         width,
         data: vec![90; height * width * 3],
-        letterboxes: Vec::new(),
     };
     let sizes = [picture(64, 32), picture(32, 32)];
     for input in &sizes {

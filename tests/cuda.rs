@@ -22,11 +22,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 use vovcam::engine::cuda::{CudaEngine, CudaOptions, Precision};
 use vovcam::engine::reference::ReferenceEngine;
-use vovcam::engine::{self, Engine, EngineChoice, EngineError, EngineOptions, RawOutput};
-use vovcam::graph::Op;
-use vovcam::model::{Network, vovnet::VovNet};
-use vovcam::preprocess::ModelInput;
-use vovcam::weights::Model;
+use vovcam::engine::{self, Engine, EngineChoice, EngineError, EngineOptions};
+use vovcam::model::Model;
+use vovcam::network::Network;
+use vovcam::network::graph::Op;
+use vovcam::network::vovnet::VovNet;
+use vovcam::tensor::Batch;
+use vovcam::tensor::RawOutput;
 
 struct Counting;
 
@@ -184,7 +186,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// Smooth pictures with pseudo-random noise, as cameras have.
-fn pictures((batch, height, width): (usize, usize, usize), seed: u32) -> ModelInput {
+fn pictures((batch, height, width): (usize, usize, usize), seed: u32) -> Batch {
     let mut state = seed;
     let mut data = Vec::with_capacity(batch * height * width * 3);
     for n in 0..batch {
@@ -198,12 +200,11 @@ fn pictures((batch, height, width): (usize, usize, usize), seed: u32) -> ModelIn
             }
         }
     }
-    ModelInput {
+    Batch {
         batch,
         height,
         width,
         data,
-        letterboxes: Vec::new(),
     }
 }
 
@@ -233,7 +234,7 @@ fn logits(output: &RawOutput) -> Vec<f32> {
     arrays.flatten().copied().collect()
 }
 
-fn reference_layers(model: &Model, input: &ModelInput) -> HashMap<String, Vec<f32>> {
+fn reference_layers(model: &Model, input: &Batch) -> HashMap<String, Vec<f32>> {
     let engine = ReferenceEngine::new(model, &Device::Cpu).unwrap();
     let (mean, std) = (model.manifest.mean, model.manifest.std);
     let normalised: Vec<f32> = (0..input.data.len())
@@ -254,7 +255,7 @@ fn reference_layers(model: &Model, input: &ModelInput) -> HashMap<String, Vec<f3
 fn layers_agree(
     model: &Model,
     precision: Precision,
-    input: &ModelInput,
+    input: &Batch,
     tolerance: f32,
 ) -> Result<String, String> {
     let right = reference_layers(model, input);
@@ -293,7 +294,7 @@ fn layers_agree(
 fn frames_agree(
     model: &Model,
     precision: Precision,
-    input: &ModelInput,
+    input: &Batch,
     tolerance: f32,
 ) -> Result<String, String> {
     let mut right = RawOutput::default();

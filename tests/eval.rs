@@ -7,12 +7,14 @@ use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
+use vovcam::detection::Detection;
 use vovcam::eval::coco::CocoMetrics;
 use vovcam::eval::dataset::Dataset;
 use vovcam::eval::predictions::Predictions;
 use vovcam::eval::{EvalError, EvalOptions, Evaluation, detect, evaluate};
-use vovcam::frame::{Frame, Size};
-use vovcam::postprocess::{BBox, Detection};
+use vovcam::frame::Frame;
+use vovcam::geometry::BBox;
+use vovcam::geometry::Size;
 
 const TOLERANCE: f64 = 1e-9;
 
@@ -183,7 +185,7 @@ impl TinySet {
 
 /// Finds a dog, a cat and a horse at the same place in every picture.
 fn same_everywhere(frame: &Frame) -> Result<Vec<Detection>, Infallible> {
-    let bbox = BBox::clamped(4.0, 4.0, 20.0, 20.0, frame.size);
+    let bbox = BBox::clamped(4.0, 4.0, 20.0, 20.0, frame.meta.size);
     let found = |class_id, score| Detection {
         class_id,
         score,
@@ -204,7 +206,11 @@ fn a_folder_and_a_tar_give_the_same_pictures_and_figures() {
         let classes = dataset.match_model(&model_classes()).unwrap();
         let mut seen = Vec::new();
         let predictions = detect(&mut dataset, &classes, &EvalOptions::default(), |frame| {
-            seen.push((frame.name.clone().unwrap(), frame.size.width, frame.data[0]));
+            seen.push((
+                frame.meta.name.clone().unwrap().to_string(),
+                frame.meta.size.width,
+                frame.pixels[0],
+            ));
             same_everywhere(frame)
         })
         .unwrap();
@@ -323,13 +329,13 @@ fn a_failing_detector_names_the_picture() {
         &mut dataset,
         &classes,
         &EvalOptions::default(),
-        |frame| match frame.size == Size::new(42, 30) {
+        |frame| match frame.meta.size == Size::new(42, 30) {
             true => Err("the device is gone"),
             false => Ok(vec![]),
         },
     )
     .unwrap_err();
-    assert_eq!(error.to_string(), "detection failed on the picture '2.png'");
+    assert_eq!(error.to_string(), "detection failed on the image '2.png'");
     assert!(
         matches!(error, EvalError::Detect { source, .. } if source.to_string() == "the device is gone")
     );
@@ -372,7 +378,7 @@ fn pictures_of_another_size_or_damaged_are_refused() {
     set.annotate(&annotations);
     let error = Dataset::open(set.folder())
         .unwrap()
-        .check_pictures()
+        .check_images()
         .unwrap_err();
     assert!(error.to_string().contains("../annotations.json"), "{error}");
 }

@@ -12,8 +12,8 @@ use candle_core::{Device, Tensor};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use vovcam::engine::reference::ReferenceEngine;
-use vovcam::graph::NodeId;
-use vovcam::weights::Model;
+use vovcam::model::Model;
+use vovcam::network::graph::NodeId;
 
 #[derive(Deserialize)]
 struct Golden {

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fmt::Write;
-use vovcam::weights::Model;
+use vovcam::model::Model;
 
 /// A GPU's dense half-precision rate with sums in single precision, and its memory.
 struct Gpu {

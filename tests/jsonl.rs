@@ -5,12 +5,15 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 use vovcam::board::Board;
-use vovcam::capture::SourceEvent;
-use vovcam::frame::{Frame, Size};
-use vovcam::metrics::{Energy, Snapshot};
-use vovcam::postprocess::{BBox, Detection};
-use vovcam::sink::jsonl::{JsonlWriter, ModelRecord, PowerRecord, RunRecord, SCHEMA};
-use vovcam::sink::{Labels, Report, StageTimes};
+use vovcam::clock::SystemClock;
+use vovcam::detection::{Detection, Labels, StageTimes};
+use vovcam::event::{Event, EventKind};
+use vovcam::frame::Frame;
+use vovcam::geometry::{BBox, Size};
+use vovcam::message::{ModelInfo, Report, RunInfo};
+use vovcam::sink::jsonl::JsonlWriter;
+use vovcam::sink::jsonl::file::LogOptions;
+use vovcam::stats::{Energy, MeterInfo, Snapshot};
 use vovcam::units::{Celsius, Joules, Watts};
 
 const SIZE: Size = Size::new(64, 48);
@@ -31,10 +34,38 @@ fn known() -> Snapshot {
     }
 }
 
-fn report(stats: Snapshot) -> Report {
+fn run(filled: bool) -> Arc<RunInfo> {
+    let board = Board {
+        model: "Orin".to_owned(),
+        l4t: None,
+        power_mode: Some("15W".to_owned()),
+    };
+    let meter = MeterInfo {
+        source: "ina3221",
+        scope: "VDD_IN".to_owned(),
+    };
+    Arc::new(RunInfo {
+        run_id: "1-2".to_owned(),
+        started: jiff::Timestamp::UNIX_EPOCH,
+        camera: "front".into(),
+        source: "pattern".to_owned(),
+        model: ModelInfo {
+            name: "m".to_owned(),
+            sha256: "0".repeat(64),
+            input_size: 320,
+        },
+        engine: "cpu".to_owned(),
+        board: filled.then_some(board),
+        meter: filled.then_some(meter),
+        labels: Labels::new(&["person".to_owned()]),
+    })
+}
+
+fn report(run: Arc<RunInfo>, stats: Snapshot) -> Report {
     let bbox = BBox::clamped(1.04, 2.0, 11.0, 22.0, SIZE);
     Report {
-        frame: Arc::new(Frame::from_rgb(7, SIZE, vec![0; 3 * SIZE.area()])),
+        run,
+        frame: Frame::from_rgb(7, SIZE, vec![0; 3 * SIZE.area()]).meta,
         detections: vec![Detection {
             class_id: 0,
             score: 0.8347,
@@ -50,36 +81,16 @@ fn report(stats: Snapshot) -> Report {
 }
 
 fn write_all(path: &str, stats: &Snapshot, filled: bool) {
-    let classes = ["person".to_owned()];
-    let board = Board {
-        model: "Orin".to_owned(),
-        l4t: None,
-        power_mode: Some("15W".to_owned()),
-    };
-    let mut log = JsonlWriter::create(path).unwrap();
-    log.run(&RunRecord {
-        schema: SCHEMA,
-        run_id: "1-2".to_owned(),
-        ts: jiff::Timestamp::UNIX_EPOCH,
-        version: "0.1.0",
-        source: "pattern",
-        model: ModelRecord {
-            name: "m",
-            sha256: &"0".repeat(64),
-            input_size: 320,
-        },
-        engine: "cpu",
-        board: filled.then_some(&board),
-        power: filled.then_some(PowerRecord {
-            source: "ina3221",
-            scope: "VDD_IN",
-        }),
-        classes: &classes,
-    });
-    log.frame(&report(stats.clone()), &Labels::new(&classes));
-    log.stats(stats);
-    log.event(&SourceEvent::Lost("unplugged".to_owned()).into());
-    log.event(&SourceEvent::Found.into());
+    let now = jiff::Timestamp::UNIX_EPOCH;
+    let options = LogOptions::default();
+    let mut log = JsonlWriter::open(path, options, SystemClock::shared(), "front").unwrap();
+    let run = run(filled);
+    log.run(&run);
+    log.frame(&report(run, stats.clone()));
+    log.stats(now, stats);
+    log.event(now, &Event::new(EventKind::CameraLost).message("unplugged"));
+    let count = Event::new(EventKind::Custom("line_crossed"));
+    log.event(now, &count.field("count", 3));
     log.finish(true).unwrap();
 }
 
@@ -123,6 +134,40 @@ fn every_line_is_valid_with_everything_known_and_with_nothing_known() {
         (&Value::Null, &Value::Null),
         "unknown is null, never 0"
     );
+}
+
+#[test]
+fn every_line_names_the_camera() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log.jsonl");
+    write_all(path.to_str().unwrap(), &known(), true);
+    let text = std::fs::read_to_string(path).unwrap();
+    for line in text.lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(line["camera"], "front", "{line}");
+    }
+}
+
+/// The names of the events of this program, as the schema and docs/jsonl.md list them.
+#[test]
+fn schema_and_page_list_every_event() {
+    let names: Vec<&str> = EventKind::BUILT_IN.map(EventKind::name).to_vec();
+    let schema: Value =
+        serde_json::from_str(include_str!("../assets/vovcam.v1.schema.json")).unwrap();
+    let listed = &schema["$defs"]["event"]["properties"]["event"]["anyOf"][0]["enum"];
+    assert_eq!(listed, &json!(names));
+    let page = include_str!("../docs/jsonl.md");
+    let rows = page.lines().filter(|line| line.starts_with("| `"));
+    for name in names {
+        let cell = format!("`{name}`");
+        assert!(
+            rows.clone().any(|row| row
+                .split('|')
+                .nth(1)
+                .is_some_and(|first| first.contains(&cell))),
+            "docs/jsonl.md has no row for the event {cell}"
+        );
+    }
 }
 
 #[test]

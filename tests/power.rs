@@ -10,7 +10,7 @@ use std::fs;
 use std::path::Path;
 use tempfile::TempDir;
 use vovcam::board::Board;
-use vovcam::power::{Reading, find, heat};
+use vovcam::monitor::power::{Reading, find, heat};
 use vovcam::units::{Celsius, Joules, Watts};
 
 /// A root with these files.
@@ -201,7 +201,7 @@ fn the_hottest_zone_counts_and_offline_zones_do_not() {
     ]);
     let heat = heat::read(root.path());
     assert_eq!((heat.hottest, heat.throttled), (Some(Celsius(51.25)), 4));
-    assert_eq!(heat::read(tree(&[]).path()), heat::Heat::default());
+    assert_eq!(heat::read(tree(&[]).path()), vovcam::stats::Heat::default());
 }
 
 #[test]

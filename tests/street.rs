@@ -11,8 +11,8 @@
 
 use serde::Deserialize;
 use std::process::Command;
-use vovcam::frame::Size;
-use vovcam::postprocess::BBox;
+use vovcam::geometry::BBox;
+use vovcam::geometry::Size;
 
 const PERSON: usize = 1;
 

@@ -13,10 +13,11 @@
 use serde_json::json;
 use std::error::Error;
 use std::time::{Duration, Instant};
+use vovcam::engine::Engine;
 use vovcam::engine::cuda::{CudaEngine, CudaOptions, Precision};
-use vovcam::engine::{Engine, RawOutput};
-use vovcam::preprocess::ModelInput;
-use vovcam::weights::Model;
+use vovcam::model::Model;
+use vovcam::tensor::Batch;
+use vovcam::tensor::RawOutput;
 
 /// Long enough for NVML's energy counter, which moves every tenth of a second or so.
 const MEASURED: Duration = Duration::from_secs(3);
@@ -40,8 +41,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let energy = Energy::new();
     for side in [320, 640] {
         for batch in [1, 4] {
-            let inputs: Vec<ModelInput> =
-                (0..INPUTS).map(|seed| noise(batch, side, seed)).collect();
+            let inputs: Vec<Batch> = (0..INPUTS).map(|seed| noise(batch, side, seed)).collect();
             for &name in &names {
                 let (runtime, mut engine) = engine(&model, name)?;
                 let timed = time(engine.as_mut(), &inputs, &energy);
@@ -91,18 +91,17 @@ fn candle(_: &Model) -> Result<Named, Box<dyn Error>> {
     Err("this binary was built without the feature 'candle-cuda'".into())
 }
 
-fn noise(batch: usize, side: usize, seed: usize) -> ModelInput {
+fn noise(batch: usize, side: usize, seed: usize) -> Batch {
     let mut state = seed as u32 + 1;
     let mut byte = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (state >> 24) as u8
     };
-    ModelInput {
+    Batch {
         batch,
         height: side,
         width: side,
         data: (0..batch * side * side * 3).map(|_| byte()).collect(),
-        letterboxes: Vec::new(),
     }
 }
 
@@ -127,7 +126,7 @@ impl Timed {
 
 fn time(
     engine: &mut dyn Engine,
-    inputs: &[ModelInput],
+    inputs: &[Batch],
     energy: &Energy,
 ) -> Result<Timed, Box<dyn Error>> {
     let mut output = RawOutput::default();

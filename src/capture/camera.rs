@@ -1,20 +1,22 @@
 //! A V4L2 camera.
 //!
-//! nokhwa lists the cameras; the stream itself is read through `v4l`, nokhwa's own Linux
-//! backend, because only there are a time-out, sequence numbers, the driver's error flag and
-//! by-id paths to be had. docs/decisions/camera.md has the comparison.
+//! nokhwa lists the cameras. The stream is read through `v4l`, nokhwa's Linux backend, because
+//! only `v4l` offers a timeout, sequence numbers, the driver's error flag and by-id paths.
+//! docs/decisions/camera.md has the comparison.
 
 mod modes;
 
 pub use modes::Mode;
 
 use super::{CaptureError, CaptureOptions, Framer, Next, Source};
+use crate::capture::decode::{DecodeError, YuvCoding, frame_len, to_rgb};
 use crate::clock::{Clock, MonoTime};
-use crate::decode::{DecodeError, YuvCoding, frame_len, to_rgb};
-use crate::frame::{Frame, PixelFormat, Size};
+use crate::frame::{Frame, PixelFormat};
+use crate::geometry::Size;
 use crossbeam_channel::{Receiver, TryRecvError};
 use modes::{
-    Agreed, DEFAULT_FPS, DEFAULT_SIZE, apply, choose, modes, nothing_usable, offered, summary,
+    DEFAULT_FPS, DEFAULT_SIZE, Negotiated, apply, choose, modes, no_usable_mode, summary,
+    with_format,
 };
 use nix::time::{ClockId, clock_gettime};
 use nokhwa::utils::ApiBackend;
@@ -28,21 +30,21 @@ use v4l::io::mmap::Stream;
 use v4l::io::traits::{CaptureStream, Stream as _};
 use v4l::video::Capture;
 
-/// Buffers of the stream: four with the driver, one being read.
+/// Buffers of the stream: four queued in the driver, one being read.
 const DRIVER_BUFFERS: u32 = 5;
-/// A time stamp older than this is not of this clock.
+/// A timestamp older than this comes from another clock.
 const OLDEST: Duration = Duration::from_secs(10);
-/// How long a wait for a frame may go without a look at the stop signal, in ms.
+/// Interval between checks of the stop signal while waiting for a frame, in ms.
 const POLL_MS: i32 = 100;
 
-/// A camera as `doctor` lists it.
+/// A camera for the list of `vovcam doctor`.
 #[derive(Clone, Debug)]
 pub struct CameraInfo {
     /// The device path.
     pub path: PathBuf,
-    /// What it calls itself.
+    /// Name that the driver reports.
     pub name: String,
-    /// What it can send that can be decoded, or why it could not be asked.
+    /// Modes that can be decoded, or why they cannot be listed.
     pub modes: Result<Vec<Mode>, String>,
 }
 
@@ -61,7 +63,7 @@ pub fn list() -> Vec<CameraInfo> {
     found.into_iter().filter_map(info).collect()
 }
 
-/// A camera that streams.
+/// An open camera whose stream is running.
 pub struct Camera {
     name: String,
     /// `None` only while being dropped.
@@ -69,23 +71,23 @@ pub struct Camera {
     timeout: Duration,
     stop: Receiver<()>,
     mode: Mode,
-    /// Bytes per row as the driver lays them out.
+    /// Bytes per row in the driver's buffers, padding included.
     stride: usize,
     coding: YuvCoding,
     framer: Framer,
-    numbers: Numbers,
+    ids: FrameIds,
     clock: Arc<dyn Clock>,
-    /// When the last frame that could be shown came, or the stream began.
+    /// Time of the last frame that could be decoded, or of the start of the stream.
     last_good: MonoTime,
     rows: Vec<u8>,
 }
 
 impl Camera {
-    /// Opens a device path (links such as /dev/v4l/by-id/… are followed at every opening),
-    /// chooses a mode and starts the stream.
+    /// Opens a device path, chooses a mode and starts the stream. Links such as
+    /// /dev/v4l/by-id/… are resolved at every opening.
     ///
     /// # Errors
-    /// When the device is absent, busy, forbidden, or not a camera.
+    /// If the device is missing, busy, not permitted, or not a camera.
     pub fn open(path: &Path, options: &CaptureOptions) -> Result<Camera, CaptureError> {
         let name = path.display().to_string();
         let fail = |e: io::Error| CaptureError::Camera {
@@ -93,19 +95,19 @@ impl Camera {
             reason: explain(&e),
         };
         let device = Device::with_path(path).map_err(fail)?;
-        let wish = options.size.unwrap_or(DEFAULT_SIZE);
+        let size = options.size.unwrap_or(DEFAULT_SIZE);
         let fps = options.fps.unwrap_or(DEFAULT_FPS);
-        let modes = modes(&device, wish).map_err(fail)?;
+        let modes = modes(&device, size).map_err(fail)?;
         if modes.is_empty() {
-            // `v4l` takes a refusal to list formats for an empty list; this call keeps the reason
+            // `v4l` returns an empty list if VIDIOC_ENUM_FMT fails; this call returns the error
             device.format().map_err(fail)?;
         }
-        let usable = offered(&modes, options.format);
-        let chosen = choose(&usable, wish, fps).ok_or_else(|| CaptureError::Camera {
+        let usable = with_format(&modes, options.format);
+        let chosen = choose(&usable, size, fps).ok_or_else(|| CaptureError::Camera {
             device: name.clone(),
-            reason: nothing_usable(&modes, options.format),
+            reason: no_usable_mode(&modes, options.format),
         })?;
-        let Agreed {
+        let Negotiated {
             mode,
             stride,
             coding,
@@ -123,18 +125,18 @@ impl Camera {
             stride,
             coding,
             framer: Framer::new(options),
-            numbers: Numbers::default(),
+            ids: FrameIds::default(),
             clock: Arc::clone(&options.clock),
             last_good: options.clock.now(),
             rows: Vec::new(),
         };
-        // from here on the camera's own destructor ends the stream
+        // from here on `Camera::drop` stops the stream
         camera.stream.as_mut().map_or(Ok(()), start).map_err(fail)?;
         Ok(camera)
     }
 
-    /// The error for a frame that cannot be shown; a camera that has sent nothing else for the
-    /// whole time-out is as lost as one that sends nothing.
+    /// The error for a frame that cannot be decoded. A camera that has sent only such frames for
+    /// the whole timeout counts as lost, like one that sends no frames.
     fn damaged(&self, source: DecodeError) -> CaptureError {
         let since = self.clock.now().since(self.last_good);
         if since < self.timeout {
@@ -169,7 +171,7 @@ impl Source for Camera {
         }
         let (bytes, meta) = stream.next().map_err(fail)?;
         let age = age(meta, monotonic_now());
-        self.framer.next_id = self.numbers.id(meta.sequence);
+        self.framer.next_id = self.ids.id(meta.sequence);
         let bytes = &bytes[..(meta.bytesused as usize).min(bytes.len())];
         let (format, size, stride) = (self.mode.format, self.mode.size, self.stride);
         let coding = self.coding;
@@ -217,38 +219,38 @@ impl Drop for Camera {
         if let Err(error) = stream.stop() {
             tracing::debug!("stopping camera '{}': {error}", self.name);
             if error.raw_os_error() != Some(libc::ENODEV) {
-                // v4l's own drop would stop it again and panic: rather lose its few buffers
+                // `Stream::drop` would stop it again and panic: leak its buffers instead
                 std::mem::forget(stream);
             }
         }
     }
 }
 
-/// Starts the stream with the first buffer held back: `v4l` queues it itself with the first wait
-/// for a frame, and would queue all of them, and wait without a look at the stop signal, were the
-/// stream not running by then.
+/// Queues all buffers but the first and starts the stream. `v4l` queues the first buffer itself in
+/// `Stream::next`. If the stream were not running by then, `Stream::next` would queue all buffers
+/// and wait for the frame, without a check of the stop signal.
 fn start(stream: &mut Stream<'_>) -> io::Result<()> {
     for index in 1..DRIVER_BUFFERS as usize {
         match CaptureStream::queue(stream, index) {
-            Err(error) if index > 1 && error.raw_os_error() == Some(libc::EINVAL) => break, // fewer were granted
+            Err(error) if index > 1 && error.raw_os_error() == Some(libc::EINVAL) => break, // the driver allocated fewer
             queued => queued?,
         }
     }
     stream.start()
 }
 
-/// Frame numbers from the driver's sequence numbers, from 0 on; a gap is a frame that it dropped.
+/// Frame ids from the driver's sequence numbers, starting at 0; a gap is a dropped frame.
 #[derive(Default)]
-struct Numbers {
-    /// The driver's last number, and ours.
+struct FrameIds {
+    /// The driver's last sequence number and the id made from it.
     last: Option<(u32, u64)>,
 }
 
-impl Numbers {
+impl FrameIds {
     fn id(&mut self, sequence: u32) -> u64 {
         let id = self.last.map_or(0, |(before, id)| {
             match sequence.wrapping_sub(before) {
-                // it stands still or goes back: a driver that does not count says nothing of drops
+                // unchanged or backwards: the driver does not count, so drops are unknown
                 0 | 0x8000_0000.. => id + 1,
                 step => id + u64::from(step),
             }
@@ -258,15 +260,15 @@ impl Numbers {
     }
 }
 
-/// The clock of the driver's time stamps.
+/// The clock of the driver's timestamps (`V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC`).
 fn monotonic_now() -> Option<Duration> {
     clock_gettime(ClockId::CLOCK_MONOTONIC)
         .ok()
         .map(Duration::from)
 }
 
-/// How long ago the driver stamped the frame; `None` when its stamp is of another clock or makes
-/// no sense.
+/// Time since the driver's timestamp of the frame; `None` if the timestamp is of another clock or
+/// implausible.
 fn age(meta: &Metadata, now: Option<Duration>) -> Option<Duration> {
     let kind = meta.flags & Flags::TIMESTAMP_MASK;
     let micros = u64::try_from(meta.timestamp.sec)
@@ -277,19 +279,19 @@ fn age(meta: &Metadata, now: Option<Duration>) -> Option<Duration> {
     (kind == Flags::TIMESTAMP_MONOTONIC && age <= OLDEST).then_some(age)
 }
 
-/// A frame that was stamped on arrival, with the driver's time stamp instead where there is one.
+/// Moves a frame's timestamps from its arrival back by `age`, to the driver's timestamp.
 fn stamped(mut frame: Frame, age: Option<Duration>) -> Frame {
     let age = age.unwrap_or_default();
-    frame.captured.ns = frame
+    frame.meta.captured.ns = frame
+        .meta
         .captured
         .ns
         .saturating_sub(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
-    frame.wall = frame.wall.checked_sub(age).unwrap_or(frame.wall);
+    frame.meta.wall = frame.meta.wall.checked_sub(age).unwrap_or(frame.meta.wall);
     frame
 }
 
-/// Waits for a filled buffer in short steps, so that a stop is noticed while a camera stalls;
-/// `false` at a stop.
+/// Waits for a filled buffer, with regular checks of the stop signal; `false` if the run stops.
 fn wait_for_frame(stream: &Stream<'_>, timeout: Duration, stop: &Receiver<()>) -> io::Result<bool> {
     let began = Instant::now();
     loop {
@@ -306,7 +308,7 @@ fn wait_for_frame(stream: &Stream<'_>, timeout: Duration, stop: &Receiver<()>) -
     }
 }
 
-/// Rows without the driver's padding; most drivers have none, and then nothing is copied.
+/// Rows without the driver's padding. Most drivers do not pad; then nothing is copied.
 fn unpadded<'a>(
     bytes: &'a [u8],
     format: PixelFormat,
@@ -322,7 +324,7 @@ fn unpadded<'a>(
         PixelFormat::Yuyv | PixelFormat::Uyvy => 2 * size.width as usize,
     };
     if stride <= row {
-        // some drivers report a whole page-rounded buffer as used
+        // some drivers report the whole page-aligned buffer as used
         return &bytes[..frame_len(format, size).min(bytes.len())];
     }
     rows.clear();
@@ -332,7 +334,7 @@ fn unpadded<'a>(
     rows
 }
 
-/// What an error means for a person, and what to do.
+/// An error with its likely cause and what to do.
 fn explain(error: &io::Error) -> String {
     let hint = match error.raw_os_error() {
         Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => {
@@ -345,7 +347,7 @@ fn explain(error: &io::Error) -> String {
             "permission denied: add the user to the group 'video' and log in again"
         }
         Some(libc::ENOTTY | libc::EINVAL | libc::EISDIR) => {
-            "not a camera, or it refuses the format: try another node"
+            "not a camera, or it rejects the format: try another node"
         }
         Some(libc::EIO) => "input/output error: check cable and power of the camera",
         _ if error.kind() == io::ErrorKind::TimedOut => "sent no frame in time (--camera-timeout)",
@@ -368,9 +370,9 @@ mod tests {
 
     #[test]
     fn frame_numbers_follow_the_driver_across_a_wrap_and_rise_even_where_it_does_not_count() {
-        let mut numbers = Numbers::default();
-        let ids = [u32::MAX - 1, u32::MAX, 0, 3, 3, 1, 2].map(|sequence| numbers.id(sequence));
-        assert_eq!(ids, [0, 1, 2, 5, 6, 7, 8]);
+        let mut ids = FrameIds::default();
+        let sequence = [u32::MAX - 1, u32::MAX, 0, 3, 3, 1, 2];
+        assert_eq!(sequence.map(|number| ids.id(number)), [0, 1, 2, 5, 6, 7, 8]);
     }
 
     #[test]
@@ -394,10 +396,10 @@ mod tests {
     #[test]
     fn a_frame_is_dated_back_to_the_drivers_time_stamp() {
         let mut frame = Frame::from_rgb(0, Size::new(1, 1), vec![0; 3]);
-        frame.captured = MonoTime { ns: 1_000_000_000 };
+        frame.meta.captured = MonoTime { ns: 1_000_000_000 };
         let frame = super::stamped(frame, Some(Duration::from_millis(300)));
-        assert_eq!(frame.captured.ns, 700_000_000);
-        assert_eq!(frame.wall.as_millisecond(), -300);
+        assert_eq!(frame.meta.captured.ns, 700_000_000);
+        assert_eq!(frame.meta.wall.as_millisecond(), -300);
     }
 
     #[test]

@@ -1,57 +1,61 @@
-//! A program that writes frames, as a child process that never outlives this one.
+//! A child process that writes frames and never outlives this process.
 //!
-//! It gets a process group of its own, so that a Ctrl-C on the terminal is this program's to
-//! handle, and all that it started can be ended together. Should this process die, the kernel
-//! kills it. Its data come through descriptor 0: on descriptor 1 some libraries (NVIDIA's Argus)
-//! print, which belongs to the messages, as does what comes on descriptor 2.
+//! It runs in a process group of its own, so that Ctrl-C on the terminal reaches only this
+//! process, and so that the child and everything it started can be killed together. If this
+//! process dies, the kernel kills the child (`PR_SET_PDEATHSIG`, prctl(2)). Frames arrive through
+//! the child's descriptor 0, because some libraries (NVIDIA's Argus) print on descriptor 1;
+//! descriptors 1 and 2 go to [`ProgramLog`].
 #![allow(
     unsafe_code,
-    reason = "the kernel's promise to kill the child is made between fork and exec"
+    reason = "prctl(PR_SET_PDEATHSIG) must be called between fork and exec"
 )]
 
-use super::pipe::{Aside, Pipe};
+use super::pipe::Pipe;
+use super::program_log::ProgramLog;
 use super::{CaptureError, CaptureOptions};
-use crate::clock::{Clock, MonoTime};
+use crate::clock::MonoTime;
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use std::fs::File;
-use std::io::{self, BufReader, PipeReader, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io::{self, BufReader};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus};
-use std::sync::Arc;
 use std::time::Duration;
 
-/// What to start.
+/// A program with its arguments.
 #[derive(Clone, Debug)]
 pub(super) struct Launch {
     pub(super) program: String,
     pub(super) args: Vec<String>,
-    /// How to get the program where it is missing.
+    /// How to install the program, for the error if it is missing.
     pub(super) install: &'static str,
-    /// What it is started for, as shown in messages.
+    /// The source that it reads, for messages; without passwords.
     pub(super) input: String,
 }
 
-/// How long a child may take to end after it was asked to, or closed its output.
+/// Time for a child to exit after SIGINT, or after it closed its output.
 const GRACE: Duration = Duration::from_secs(1);
-/// How often it is looked at meanwhile.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// Interval between checks whether it has exited.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// A running program and its data.
+/// A running program and the pipe with its frames.
 pub(super) struct Child {
     process: std::process::Child,
-    /// `None` once it was told to end.
-    data: Option<BufReader<Pipe<Messages>>>,
-    ended: Option<ExitStatus>,
+    /// `None` after [`Child::end`].
+    data: Option<BufReader<Pipe>>,
+    status: Option<ExitStatus>,
 }
 
 impl Child {
-    /// Starts the program. The kernel's promise holds as long as the calling **thread** lives, so
-    /// this must be the main thread or the one that reads.
+    /// Starts the program. `PR_SET_PDEATHSIG` kills the child when the **thread** that started it
+    /// exits (prctl(2)), so call this from the main thread or from the thread that reads.
+    ///
+    /// # Errors
+    /// [`CaptureError::Missing`] if the program is not installed, [`CaptureError::Program`] if it
+    /// cannot be started.
     pub(super) fn spawn(launch: &Launch, options: &CaptureOptions) -> Result<Child, CaptureError> {
         let failed = |error: io::Error| match error.kind() {
             io::ErrorKind::NotFound => CaptureError::Missing {
@@ -75,75 +79,77 @@ impl Child {
             .stderr(messages_in)
             .process_group(0);
         for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"] {
-            command.env_remove(name); // the service manager is not the child's business
+            command.env_remove(name); // only this process notifies the service manager
         }
         die_with_parent(&mut command);
         let process = command.spawn().map_err(failed)?;
-        let messages = Messages::new(messages, &launch.program, &options.clock);
+        let log = ProgramLog::new(messages, &launch.program, &options.clock);
         let data = File::from(OwnedFd::from(data));
-        let data = Pipe::new(data, messages, &options.stop, &options.clock);
+        let data = Pipe::new(data, Some(log), &options.stop, &options.clock);
         Ok(Child {
             process,
             data: Some(BufReader::with_capacity(1 << 16, data)),
-            ended: None,
+            status: None,
         })
     }
 
-    /// What the program writes; at its end once it was told to end.
-    pub(super) fn data(&mut self) -> io::Result<&mut BufReader<Pipe<Messages>>> {
+    /// The program's frame data.
+    ///
+    /// # Errors
+    /// `BrokenPipe` after [`Child::end`].
+    pub(super) fn data(&mut self) -> io::Result<&mut BufReader<Pipe>> {
         self.data.as_mut().ok_or(io::ErrorKind::BrokenPipe.into())
     }
 
+    /// Deadline of reads, see [`Pipe::set_deadline`].
     pub(super) fn set_deadline(&mut self, deadline: Option<MonoTime>) {
         if let Some(data) = &mut self.data {
             data.get_mut().set_deadline(deadline);
         }
     }
 
-    /// Ends the program, after waiting a moment for it to end by itself where it closed its data;
-    /// how it ended, and the last that it said.
+    /// Ends the program and returns its exit status and the last line of its messages. A program
+    /// that closed its output gets [`GRACE`] to exit by itself.
     pub(super) fn end(&mut self) -> (Option<ExitStatus>, Option<String>) {
-        let by_itself = self.ends_within(GRACE);
-        let said = self.data.take().and_then(|data| {
-            let mut messages = data.into_inner().aside;
-            messages.listen_to_the_end();
-            messages.last
-        });
-        self.kill(by_itself);
-        (self.ended, said)
+        let exited = self.exits_within(GRACE);
+        let data = self.data.take();
+        let last_line = data.and_then(|data| data.into_inner().log?.drain());
+        self.kill(exited);
+        (self.status, last_line)
     }
 
-    /// Whether it has ended; it stays a zombie, so that its group's number is not given away.
-    fn ends_within(&self, time: Duration) -> bool {
+    /// Waits for the exit without reaping the process: while it is a zombie, its process group id
+    /// is not reused.
+    fn exits_within(&self, time: Duration) -> bool {
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-        let looks = time.as_millis() / LOOK_EVERY.as_millis();
-        for look in 0..=looks {
+        let polls = time.as_millis() / POLL_INTERVAL.as_millis();
+        for poll in 0..=polls {
             match waitid(Id::Pid(self.pid()), flags) {
                 Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => {}
                 _ => return true,
             }
-            if look < looks {
-                std::thread::sleep(LOOK_EVERY);
+            if poll < polls {
+                std::thread::sleep(POLL_INTERVAL);
             }
         }
         false
     }
 
-    /// Asks it to end, as a Ctrl-C would (a camera's daemon wants its clients to say goodbye), and
-    /// then ends it with everything that it started.
-    fn kill(&mut self, ended: bool) {
-        if self.ended.is_some() {
+    /// Kills the process group. SIGINT goes first, so that the client of a camera daemon
+    /// (nvargus-daemon) can release the camera; SIGKILL follows after [`GRACE`].
+    fn kill(&mut self, exited: bool) {
+        if self.status.is_some() {
             return;
         }
-        // a child that is held up by its full pipes must notice
+        // closing the pipe unblocks a child that waits to write to it
         self.data = None;
-        if !ended {
-            // errors here and below: there is nothing left to be ended
+        if !exited {
+            // an error here or below means that the process group is gone
             let _ = killpg(self.pid(), Signal::SIGINT);
-            self.ends_within(GRACE);
+            self.exits_within(GRACE);
         }
         let _ = killpg(self.pid(), Signal::SIGKILL);
-        self.ended = self.process.wait().ok();
+        self.status = self.process.wait().ok();
     }
 
     fn pid(&self) -> Pid {
@@ -160,161 +166,30 @@ impl Drop for Child {
 #[cfg(target_os = "linux")]
 fn die_with_parent(command: &mut Command) {
     let parent = std::process::id();
-    let promise = move || {
+    let pre_exec = move || {
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
-        // the parent may have died before the promise was made
+        // the parent may have died before prctl took effect
         match std::os::unix::process::parent_id() == parent {
             true => Ok(()),
             false => Err(io::ErrorKind::BrokenPipe.into()),
         }
     };
     // SAFETY: between fork and exec only async-signal-safe functions may be called, and no memory
-    // may be allocated: `promise` makes the system calls prctl and getppid, and its errors are
+    // may be allocated: `pre_exec` makes the system calls prctl and getppid, and its errors are
     // plain numbers.
     unsafe {
-        command.pre_exec(promise);
+        command.pre_exec(pre_exec);
     }
 }
 
 #[cfg(not(target_os = "linux"))]
 fn die_with_parent(_: &mut Command) {}
 
-/// What a program says, line by line into the log; a flood of it is thinned out.
-pub(super) struct Messages {
-    pipe: Option<PipeReader>,
-    program: String,
-    clock: Arc<dyn Clock>,
-    line: Vec<u8>,
-    /// The last whole line.
-    last: Option<String>,
-    flood: Flood,
-}
-
-/// Lines that are shown in [`Flood::SPAN`]; the rest is counted.
-struct Flood {
-    began: MonoTime,
-    shown: u32,
-    hidden: u64,
-}
-
-impl Flood {
-    const SHOWN: u32 = 20;
-    const SPAN: Duration = Duration::from_secs(10);
-
-    /// Whether a line is shown, and how many before it were not.
-    fn admit(&mut self, now: MonoTime) -> Option<u64> {
-        if now.since(self.began) >= Flood::SPAN {
-            (self.began, self.shown) = (now, 0);
-        }
-        if self.shown == Flood::SHOWN {
-            self.hidden += 1;
-            return None;
-        }
-        self.shown += 1;
-        Some(std::mem::take(&mut self.hidden))
-    }
-}
-
-/// A line longer than this is cut.
-const MAX_LINE: usize = 400;
-
-impl Messages {
-    fn new(pipe: PipeReader, program: &str, clock: &Arc<dyn Clock>) -> Messages {
-        Messages {
-            pipe: Some(pipe),
-            program: program.to_owned(),
-            clock: Arc::clone(clock),
-            line: Vec::new(),
-            last: None,
-            flood: Flood {
-                began: clock.now(),
-                shown: 0,
-                hidden: 0,
-            },
-        }
-    }
-
-    /// What is left in the pipe, without waiting for more.
-    fn listen_to_the_end(&mut self) {
-        // a pipe holds 64 KiB; what a grandchild goes on writing does not matter
-        for _ in 0..32 {
-            let Some(fd) = self.fd() else { break };
-            let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
-            if poll(&mut fds, PollTimeout::ZERO) != Ok(1) {
-                break;
-            }
-            self.listen();
-        }
-        self.end_line();
-    }
-
-    fn take(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            match byte {
-                b'\n' | b'\r' => self.end_line(),
-                _ if self.line.len() < MAX_LINE => self.line.push(byte),
-                _ => {}
-            }
-        }
-    }
-
-    fn end_line(&mut self) {
-        let text = without_passwords(&String::from_utf8_lossy(&self.line));
-        self.line.clear();
-        if text.trim().is_empty() {
-            return;
-        }
-        if let Some(hidden) = self.flood.admit(self.clock.now()) {
-            if hidden > 0 {
-                tracing::info!("{}: {hidden} more lines are not shown", self.program);
-            }
-            tracing::info!("{}: {}", self.program, text.trim());
-        }
-        self.last = Some(text.trim().to_owned());
-    }
-}
-
-impl Aside for Messages {
-    fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.pipe.as_ref().map(AsFd::as_fd)
-    }
-
-    fn listen(&mut self) {
-        let mut bytes = [0; 4096];
-        match self.pipe.as_mut().map(|pipe| pipe.read(&mut bytes)) {
-            Some(Ok(len)) if len > 0 => self.take(&bytes[..len]),
-            // at its end, or of no use any more
-            _ => self.pipe = None,
-        }
-    }
-}
-
-/// Text with `user:password@` in its addresses made `user:***@`: logs are read by many.
-pub(super) fn without_passwords(text: &str) -> String {
-    let mut parts = text.split("://");
-    let mut shown = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        shown.push_str("://");
-        let end = part
-            .find(|c: char| c == '/' || c.is_whitespace())
-            .unwrap_or(part.len());
-        let user = part[..end].rfind('@').map(|at| &part[..at]);
-        match user.and_then(|user| user.split_once(':')) {
-            Some((name, password)) => {
-                shown.push_str(name);
-                shown.push_str(":***");
-                shown.push_str(&part[name.len() + 1 + password.len()..]);
-            }
-            None => shown.push_str(part),
-        }
-    }
-    shown
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::capture::test_options;
+    use std::io::Read;
 
     fn shell(script: &str) -> Child {
         let launch = Launch {
@@ -332,7 +207,7 @@ mod tests {
         text
     }
 
-    /// Whether a process is there and no zombie.
+    /// Whether a process exists and is not a zombie.
     fn lives(pid: &str) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         stat.rsplit_once(')')
@@ -343,32 +218,19 @@ mod tests {
     fn data_come_on_descriptor_0_and_all_the_rest_is_messages() {
         let mut child = shell("echo noise; echo data >&0; echo reason >&2; exit 3");
         assert_eq!(read(&mut child), "data\n");
-        let (status, said) = child.end();
+        let (status, last_line) = child.end();
         assert_eq!(status.unwrap().code(), Some(3));
-        assert_eq!(said.as_deref(), Some("reason"));
+        assert_eq!(last_line.as_deref(), Some("reason"));
     }
 
     #[test]
     fn a_flood_of_messages_holds_nothing_up() {
-        // far more than a pipe holds, before the data
+        // more than a pipe holds, before the data
         let mut child = shell(
             "i=0; while [ $i -lt 20000 ]; do echo message $i; i=$((i+1)); done; echo data >&0",
         );
         assert_eq!(read(&mut child), "data\n");
         assert_eq!(child.end().1.as_deref(), Some("message 19999"));
-    }
-
-    #[test]
-    fn a_flood_is_thinned_out() {
-        let mut flood = Flood {
-            began: MonoTime::default(),
-            shown: 0,
-            hidden: 0,
-        };
-        let start = MonoTime::default();
-        let shown = (0..100).filter(|_| flood.admit(start).is_some()).count();
-        assert_eq!(shown, 20);
-        assert_eq!(flood.admit(start + Flood::SPAN), Some(80));
     }
 
     #[test]
@@ -380,7 +242,7 @@ mod tests {
         assert!(lives(grandchild) && lives(&own));
         drop(child);
         assert!(!lives(&own));
-        // the kernel has sent the signal; being gone is a matter of scheduling
+        // the signal was sent; when the process exits depends on the scheduler
         while lives(grandchild) {
             std::thread::yield_now();
         }
@@ -399,26 +261,5 @@ mod tests {
             error.to_string(),
             "'rtsp://camera' needs the program 'no-such-program', which is not installed: apt-get install it"
         );
-    }
-
-    #[test]
-    fn passwords_are_not_shown() {
-        for (text, shown) in [
-            ("rtsp://u:p@host/s", "rtsp://u:***@host/s"),
-            (
-                "[rtsp @ 0x1] rtsp://u:p:q@h:554/s: refused",
-                "[rtsp @ 0x1] rtsp://u:***@h:554/s: refused",
-            ),
-            (
-                "location=rtsp://u:p@q@host latency=0",
-                "location=rtsp://u:***@host latency=0",
-            ),
-            ("rtsp://u:it's@host/s", "rtsp://u:***@host/s"),
-            ("rtsp://user@host/a@b", "rtsp://user@host/a@b"),
-            ("rtsp://host:554/s", "rtsp://host:554/s"),
-            ("clip.mp4", "clip.mp4"),
-        ] {
-            assert_eq!(without_passwords(text), shown);
-        }
     }
 }

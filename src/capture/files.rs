@@ -1,40 +1,41 @@
-//! A folder of pictures, each a frame, in natural name order; or one picture.
+//! A folder of images, each a frame, in natural name order; or one image.
 
 use super::{CaptureError, CaptureOptions, Framer, Next, Source};
-use crate::decode::load_image;
+use crate::capture::decode::load_image;
 use crate::frame::{PixelFormat, PooledBuf};
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 
-/// Extensions that count as pictures, lower case.
+/// Extensions of image files, lower case.
 pub const EXTENSIONS: [&str; 5] = ["jpg", "jpeg", "png", "webp", "bmp"];
 
-/// Reads pictures one after the other; a bad one is reported and skipped.
-pub struct PictureSource {
+/// Reads images one after the other; one that cannot be read is reported and skipped.
+pub struct ImageSource {
     path: PathBuf,
-    pictures: std::vec::IntoIter<PathBuf>,
+    images: std::vec::IntoIter<PathBuf>,
     framer: Framer,
     fps: Option<f64>,
-    /// Pictures tried, and whether any was good.
+    /// Images tried so far.
     tried: usize,
-    any: bool,
+    /// Whether any of them could be read.
+    any_read: bool,
 }
 
-impl PictureSource {
-    /// Lists the pictures of a folder, or takes a single one.
+impl ImageSource {
+    /// Lists the images of a folder, or takes `path` as a single image.
     ///
     /// # Errors
-    /// When the path cannot be read, or the folder has no pictures.
-    pub fn open(path: &Path, options: &CaptureOptions) -> Result<PictureSource, CaptureError> {
+    /// If the path cannot be read, or the folder has no images.
+    pub fn open(path: &Path, options: &CaptureOptions) -> Result<ImageSource, CaptureError> {
         let read = |source| CaptureError::Read {
             path: path.to_owned(),
             source,
         };
-        let pictures = if std::fs::metadata(path).map_err(read)?.is_dir() {
+        let images = if std::fs::metadata(path).map_err(read)?.is_dir() {
             let mut found = Vec::new();
             for entry in std::fs::read_dir(path).map_err(read)? {
                 let entry = entry.map_err(read)?.path();
-                if is_picture(&entry) {
+                if is_image(&entry) {
                     found.push(entry);
                 }
             }
@@ -48,25 +49,25 @@ impl PictureSource {
         } else {
             vec![path.to_owned()]
         };
-        Ok(PictureSource {
+        Ok(ImageSource {
             path: path.to_owned(),
-            pictures: pictures.into_iter(),
+            images: images.into_iter(),
             framer: Framer::new(options),
             fps: options.fps,
             tried: 0,
-            any: false,
+            any_read: false,
         })
     }
 }
 
-impl Source for PictureSource {
+impl Source for ImageSource {
     fn next(&mut self) -> Result<Next, CaptureError> {
-        let Some(path) = self.pictures.next() else {
-            return match self.any {
+        let Some(path) = self.images.next() else {
+            return match self.any_read {
                 true => Ok(Next::End),
                 false => Err(CaptureError::NothingReadable {
                     path: self.path.clone(),
-                    pictures: self.tried,
+                    images: self.tried,
                 }),
             };
         };
@@ -74,10 +75,8 @@ impl Source for PictureSource {
         let mut frame = self.framer.frame(PixelFormat::Rgb8, |_| {
             load_image(&path).map(|(size, rgb)| (size, PooledBuf::from(rgb)))
         })?;
-        self.any = true;
-        frame.name = path
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned());
+        self.any_read = true;
+        frame.meta.name = path.file_name().map(|name| name.to_string_lossy().into());
         Ok(Next::Frame(frame))
     }
 
@@ -86,7 +85,7 @@ impl Source for PictureSource {
     }
 
     fn describe(&self) -> String {
-        format!("{} ({} pictures)", self.path.display(), self.pictures.len())
+        format!("{} ({} images)", self.path.display(), self.images.len())
     }
 
     fn fps(&self) -> Option<f64> {
@@ -94,14 +93,14 @@ impl Source for PictureSource {
     }
 }
 
-fn is_picture(path: &Path) -> bool {
+fn is_image(path: &Path) -> bool {
     let extension = path
         .extension()
         .map(|e| e.to_string_lossy().to_ascii_lowercase());
     extension.is_some_and(|e| EXTENSIONS.contains(&e.as_str()))
 }
 
-/// `frame2` before `frame10`: runs of digits compare as numbers.
+/// Orders `frame2` before `frame10`: runs of digits compare as numbers.
 fn natural_order(a: &str, b: &str) -> Ordering {
     let (mut a, mut b) = (a, b);
     loop {
@@ -146,13 +145,13 @@ mod tests {
                 .save(dir.path().join(name))
                 .unwrap();
         }
-        std::fs::write(dir.path().join("f3.png"), b"not a picture").unwrap();
+        std::fs::write(dir.path().join("f3.png"), b"not an image").unwrap();
         std::fs::write(dir.path().join("notes.txt"), b"ignored").unwrap();
-        let mut source = PictureSource::open(dir.path(), &test_options()).unwrap();
+        let mut source = ImageSource::open(dir.path(), &test_options()).unwrap();
         let mut names = Vec::new();
         loop {
             match source.next() {
-                Ok(Next::Frame(frame)) => names.push(frame.name.unwrap()),
+                Ok(Next::Frame(frame)) => names.push(frame.meta.name.unwrap().to_string()),
                 Ok(Next::End) => break,
                 Ok(other) => panic!("{other:?}"),
                 Err(error) => {
@@ -171,16 +170,16 @@ mod tests {
     fn a_source_without_one_good_picture_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         for name in ["a.png", "b.png"] {
-            std::fs::write(dir.path().join(name), b"not a picture").unwrap();
+            std::fs::write(dir.path().join(name), b"not an image").unwrap();
         }
-        let mut source = PictureSource::open(dir.path(), &test_options()).unwrap();
+        let mut source = ImageSource::open(dir.path(), &test_options()).unwrap();
         for _ in 0..2 {
             assert!(source.next().unwrap_err().is_damaged_frame());
         }
         let error = source.next().unwrap_err();
         assert!(!error.is_damaged_frame(), "{error}");
         assert!(
-            error.to_string().starts_with("none of the 2 pictures of '"),
+            error.to_string().starts_with("none of the 2 images of '"),
             "{error}"
         );
     }
@@ -189,10 +188,10 @@ mod tests {
     fn missing_and_empty_folders_are_told_apart() {
         let dir = tempfile::tempdir().unwrap();
         assert!(matches!(
-            PictureSource::open(dir.path(), &test_options()),
+            ImageSource::open(dir.path(), &test_options()),
             Err(CaptureError::EmptyFolder { .. })
         ));
-        let missing = PictureSource::open(&dir.path().join("none"), &test_options());
+        let missing = ImageSource::open(&dir.path().join("none"), &test_options());
         assert!(matches!(missing, Err(CaptureError::Read { .. })));
     }
 }

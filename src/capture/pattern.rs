@@ -1,19 +1,22 @@
-//! A test pattern with no file and no camera: colour bars and a square that moves.
+//! A test pattern: colour bars and a moving square. Needs no file and no camera.
 
 use super::{CaptureError, CaptureOptions, Framer, Next, Source};
-use crate::frame::{PixelFormat, Size};
+use crate::frame::PixelFormat;
+use crate::geometry::Size;
 use std::convert::Infallible;
 use std::time::Duration;
 
-/// The same pictures on every machine.
+/// Generates the test pattern; its pixels are the same on every machine.
 pub struct PatternSource {
     size: Size,
+    /// Frames left; `None` = endless.
     left: Option<u64>,
     fps: Option<f64>,
     framer: Framer,
     stop: crossbeam_channel::Receiver<()>,
 }
 
+/// RGB of the bars, from the left.
 const BARS: [[u8; 3]; 8] = [
     [235, 235, 235],
     [235, 235, 16],
@@ -26,7 +29,8 @@ const BARS: [[u8; 3]; 8] = [
 ];
 
 impl PatternSource {
-    /// `frames` pictures, or no end; paced when a rate was wished for, else as fast as they are taken.
+    /// `frames` frames, or endless. With `options.fps` one frame per interval, else as fast as they
+    /// are read.
     pub fn new(frames: Option<u64>, options: &CaptureOptions) -> PatternSource {
         PatternSource {
             size: options.size.unwrap_or(Size::new(640, 480)),
@@ -45,7 +49,7 @@ impl Source for PatternSource {
         }
         self.left = self.left.map(|left| left - 1);
         if let Some(fps) = self.fps {
-            // waits, and wakes at once when the run stops
+            // the wait ends early when the run stops
             let _ = self.stop.recv_timeout(Duration::from_secs_f64(1.0 / fps));
         }
         let (size, number) = (self.size, self.framer.next_id);
@@ -57,7 +61,7 @@ impl Source for PatternSource {
         Ok(Next::Frame(frame))
     }
 
-    /// A paced pattern behaves like a camera.
+    /// A pattern with a frame rate behaves like a camera.
     fn is_live(&self) -> bool {
         self.fps.is_some()
     }
@@ -71,7 +75,7 @@ impl Source for PatternSource {
     }
 }
 
-/// Bars across, and a white square that walks along the middle, 4 px a frame.
+/// Draws the bars and a white square that moves along the middle, 4 px per frame.
 fn draw(size: Size, number: u64, rgb: &mut [u8]) {
     let (width, height) = (size.width as usize, size.height as usize);
     let side = (height / 8).max(1);
@@ -98,7 +102,7 @@ mod tests {
     fn the_square_walks_and_the_source_ends() {
         let mut source = PatternSource::new(Some(2), &test_options());
         let mut frame = || match source.next().unwrap() {
-            Next::Frame(frame) => Some((frame.id, frame.data.to_vec())),
+            Next::Frame(frame) => Some((frame.meta.id, frame.pixels.to_vec())),
             _ => None,
         };
         let (first, second) = (frame().unwrap(), frame().unwrap());

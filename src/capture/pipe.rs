@@ -1,66 +1,50 @@
-//! Reading a pipe without being held up by it: the run's stop and a deadline are looked at while
-//! nothing comes, and what a program says on the side is listened to.
+//! A pipe reader with cancellation and a deadline, which also reads a program's messages while
+//! it waits for data.
 
+use super::program_log::ProgramLog;
 use crate::clock::{Clock, MonoTime};
 use crossbeam_channel::{Receiver, TryRecvError};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
-/// How long a wait may go without a look at the stop signal, in ms.
+/// Interval between checks of the stop signal while waiting, in ms.
 const POLL_MS: u16 = 100;
 
-/// Messages beside the data, to be read whenever there are some.
-pub(super) trait Aside: Send {
-    /// Where they come from; `None` once that end is closed.
-    fn fd(&self) -> Option<BorrowedFd<'_>>;
-    /// Reads what there is.
-    fn listen(&mut self);
-}
-
-/// A program that says nothing beside its data.
-pub(super) struct Silent;
-
-impl Aside for Silent {
-    fn fd(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-
-    fn listen(&mut self) {}
-}
-
-/// A pipe with patience.
-pub(super) struct Pipe<A> {
+/// Reads the data pipe.
+pub(super) struct Pipe {
     data: File,
-    pub(super) aside: A,
+    /// The program's messages, where the other end is a program that was started here.
+    pub(super) log: Option<ProgramLog>,
     stop: Receiver<()>,
     clock: Arc<dyn Clock>,
     deadline: Option<MonoTime>,
 }
 
-/// The run stops: there is nothing more to read.
+/// A read was cancelled because the run is stopping.
 #[derive(Debug, thiserror::Error)]
 #[error("the run is stopping")]
 struct Stopped;
 
-/// Whether a read ended because the run stops.
+/// Whether a read failed because the run is stopping.
 pub(super) fn is_stop(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<Stopped>())
 }
 
-impl<A: Aside> Pipe<A> {
+impl Pipe {
+    /// `stop` disconnects when the run is to stop.
     pub(super) fn new(
         data: File,
-        aside: A,
+        log: Option<ProgramLog>,
         stop: &Receiver<()>,
         clock: &Arc<dyn Clock>,
-    ) -> Pipe<A> {
+    ) -> Pipe {
         Pipe {
             data,
-            aside,
+            log,
             stop: stop.clone(),
             clock: Arc::clone(clock),
             deadline: None,
@@ -72,7 +56,7 @@ impl<A: Aside> Pipe<A> {
         self.deadline = deadline;
     }
 
-    /// Waits until there are data, and listens meanwhile.
+    /// Waits until data can be read, and reads the program's messages meanwhile.
     fn wait(&mut self) -> io::Result<()> {
         loop {
             if self.stop.try_recv() == Err(TryRecvError::Disconnected) {
@@ -81,9 +65,9 @@ impl<A: Aside> Pipe<A> {
             let wanted = |fd| PollFd::new(fd, PollFlags::POLLIN);
             let data = wanted(self.data.as_fd());
             let ready = |fd: &PollFd<'_>| fd.any() != Some(false);
-            let polled = match self.aside.fd() {
-                Some(aside) => {
-                    let mut fds = [data, wanted(aside)];
+            let polled = match self.log.as_ref().and_then(ProgramLog::fd) {
+                Some(log) => {
+                    let mut fds = [data, wanted(log)];
                     poll(&mut fds, PollTimeout::from(POLL_MS))
                         .map(|_| (ready(&fds[0]), ready(&fds[1])))
                 }
@@ -92,14 +76,14 @@ impl<A: Aside> Pipe<A> {
                     poll(&mut fds, PollTimeout::from(POLL_MS)).map(|_| (ready(&fds[0]), false))
                 }
             };
-            let (data, aside) = match polled {
+            let (data_ready, log_ready) = match polled {
                 Err(Errno::EINTR) => continue,
                 polled => polled?,
             };
-            if aside {
-                self.aside.listen();
+            if log_ready && let Some(log) = &mut self.log {
+                log.read_available();
             }
-            if data {
+            if data_ready {
                 return Ok(());
             }
             if self.deadline.is_some_and(|at| self.clock.now() >= at) {
@@ -109,7 +93,7 @@ impl<A: Aside> Pipe<A> {
     }
 }
 
-impl<A: Aside> Read for Pipe<A> {
+impl Read for Pipe {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         self.wait()?;
         self.data.read(bytes)
@@ -125,10 +109,10 @@ mod tests {
     use std::os::fd::OwnedFd;
     use std::time::Duration;
 
-    fn pipe(stop: &Receiver<()>, clock: &Arc<dyn Clock>) -> (io::PipeWriter, Pipe<Silent>) {
+    fn pipe(stop: &Receiver<()>, clock: &Arc<dyn Clock>) -> (io::PipeWriter, Pipe) {
         let (reader, writer) = io::pipe().unwrap();
         let data = File::from(OwnedFd::from(reader));
-        (writer, Pipe::new(data, Silent, stop, clock))
+        (writer, Pipe::new(data, None, stop, clock))
     }
 
     #[test]

@@ -1,20 +1,21 @@
 //! Frames from another program: ffmpeg for clips and network cameras, GStreamer for CSI cameras
-//! and pipelines of one's own. Both write YUV4MPEG2, which says itself how large its frames are.
+//! and user pipelines. Both write YUV4MPEG2, whose header has the frame size.
 
-use super::child::{Child, Launch, without_passwords};
+use super::child::{Child, Launch};
 use super::pipe::is_stop;
-use super::y4m::{self, Frames, Header};
+use super::program_log::without_passwords;
+use super::y4m::{self, FrameReader, Header};
 use super::{CaptureError, CaptureOptions, Framer, Next, Source};
-use crate::decode::{YuvCoding, to_rgb};
-use crate::frame::Size;
+use crate::capture::decode::{YuvCoding, to_rgb};
+use crate::geometry::Size;
 use std::io;
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
-/// A network camera may take this long, besides the usual time-out, until its first frame: ffmpeg
-/// alone looks at a stream for 5 s.
-const STARTING: Duration = Duration::from_secs(15);
-/// What a CSI camera is asked for without a wish.
+/// Extra time for the first frame of a network camera, on top of the usual timeout: ffmpeg analyses
+/// a stream for up to 5 s (`-analyzeduration`) before it outputs frames.
+const START_TIME: Duration = Duration::from_secs(15);
+/// Mode of a CSI camera if none is requested.
 const CSI_SIZE: Size = Size::new(1280, 720);
 const CSI_FPS: f64 = 30.0;
 
@@ -25,10 +26,10 @@ const INSTALL_FFMPEG: &str =
 const INSTALL_GSTREAMER: &str = "install it with 'apt-get install gstreamer1.0-tools \
      gstreamer1.0-plugins-base gstreamer1.0-plugins-good'";
 
-/// A program and the frames that it writes. A camera's program is started with the first frame
-/// that is asked for.
+/// A program and the frames that it writes. A live source's program starts with the first call of
+/// [`Source::next`].
 pub struct ProgramSource {
-    /// As the user named it, without a password.
+    /// The source as the user named it, without passwords.
     name: String,
     launch: Launch,
     live: bool,
@@ -36,32 +37,33 @@ pub struct ProgramSource {
     bytes: Vec<u8>,
     framer: Framer,
     options: CaptureOptions,
-    any: bool,
+    /// Whether a frame has arrived.
+    any_frame: bool,
 }
 
 struct Running {
     child: Child,
-    /// `None` until the header has come.
-    frames: Option<Frames>,
+    /// `None` until the header was read.
+    frames: Option<FrameReader>,
 }
 
-/// What became of reading a frame.
-enum Read {
-    /// It is there.
+/// Outcome of one read.
+enum ReadOutcome {
+    /// A frame was read.
     Frame(Header),
-    /// The stream is over.
+    /// The stream has ended.
     End,
-    /// The run stops.
+    /// The run is stopping.
     Stopped,
 }
 
-/// Whether a program can be started.
+/// Whether a program is installed: `PROGRAM -version` succeeds.
 pub fn is_installed(program: &str) -> bool {
     let version = Command::new(program).arg("-version").output();
     version.is_ok_and(|output| output.status.success())
 }
 
-/// Whether an address is a camera rather than a clip: it sends by itself, for ever.
+/// Whether an address is a live stream (a camera) rather than a clip.
 pub fn is_stream(input: &str) -> bool {
     let Some((scheme, rest)) = input.split_once("://") else {
         return false;
@@ -70,7 +72,7 @@ pub fn is_stream(input: &str) -> bool {
     let extension = path.rsplit_once('.').map(|(_, ending)| ending);
     let is_clip = extension.is_some_and(|extension| {
         let extension = extension.to_ascii_lowercase();
-        // cameras send Motion-JPEG without end under these names
+        // cameras send endless Motion-JPEG under these names
         super::CLIP_EXTENSIONS.contains(&extension.as_str())
             && !matches!(extension.as_str(), "mjpeg" | "mjpg")
     });
@@ -82,20 +84,20 @@ pub fn is_stream(input: &str) -> bool {
 }
 
 impl ProgramSource {
-    /// A clip or an address through ffmpeg. A clip is opened at once.
+    /// A clip or an address, read by ffmpeg. A clip is opened at once, a stream with its first frame.
     ///
     /// # Errors
-    /// When ffmpeg is missing, or cannot read a clip.
+    /// If ffmpeg is missing, or cannot read the clip.
     pub fn ffmpeg(input: &str, options: &CaptureOptions) -> Result<ProgramSource, CaptureError> {
         let mut args = strings(&["-nostdin", "-v", "error"]);
         if input.starts_with("rtsp") {
-            // cameras lose packets over UDP, and frames with them
+            // over UDP (ffmpeg's default) lost packets damage frames
             args.extend(strings(&["-rtsp_transport", "tcp"]));
         }
         args.extend(strings(&["-i", input, "-map", "0:v:0"]));
-        // every frame once, however irregular: the default repeats and drops for an even rate
-        args.extend(strings(&[every_frame(), "passthrough"]));
-        // a stream says how its colours are coded, Y4M does not: one coding for all
+        // passthrough: by default ffmpeg repeats and drops frames to get a constant rate
+        args.extend(strings(&[frame_rate_option(), "passthrough"]));
+        // Y4M does not carry matrix and range: convert every input to BT.601 limited range
         args.extend(strings(&[
             "-vf",
             "scale=out_color_matrix=bt601:out_range=tv",
@@ -132,7 +134,7 @@ impl ProgramSource {
         ProgramSource::new(launch, true, options)
     }
 
-    /// A GStreamer pipeline that ends in raw video; `words` as a shell would split it.
+    /// A GStreamer pipeline that ends in raw video; `words` are split as by a shell.
     pub fn gst(words: &[String], options: &CaptureOptions) -> ProgramSource {
         let mut args = strings(&["-q"]);
         args.extend_from_slice(words);
@@ -152,14 +154,14 @@ impl ProgramSource {
             bytes: Vec::new(),
             framer: Framer::new(options),
             options: options.clone(),
-            any: false,
+            any_frame: false,
         }
     }
 
-    /// Starts the program; for a clip, its size and rate are known afterwards.
+    /// Starts the program. For a clip, also reads the header: size and rate are known afterwards.
     fn start(&mut self) -> Result<(), CaptureError> {
         let child = Child::spawn(&self.launch, &self.options).map_err(|error| match error {
-            // a camera is tried again: what the system lacks now it may have later
+            // for a live source it may be temporary, such as a lack of memory: retry later
             CaptureError::Program { reason, .. } if self.live => self.error(reason),
             error => error,
         })?;
@@ -170,8 +172,8 @@ impl ProgramSource {
         if !self.live {
             match running.read_header() {
                 Ok(true) => {}
-                Ok(false) => return Err(self.ended_badly()),
-                // the first frame will find that the run stops
+                Ok(false) => return Err(self.no_header()),
+                // the read of the first frame reports the stop
                 Err(error) if is_stop(&error) => {}
                 Err(error) => return Err(self.failed(&error)),
             }
@@ -180,46 +182,46 @@ impl ProgramSource {
     }
 
     /// Reads the next frame's bytes.
-    fn read(&mut self) -> Result<Read, CaptureError> {
+    fn read(&mut self) -> Result<ReadOutcome, CaptureError> {
         if self.running.is_none() {
             self.start()?;
         }
         let Some(running) = &mut self.running else {
-            return Ok(Read::Stopped);
+            return Ok(ReadOutcome::Stopped);
         };
-        let patience = match running.frames {
+        let timeout = match running.frames {
             Some(_) => self.options.timeout,
-            None => self.options.timeout + STARTING,
+            None => self.options.timeout + START_TIME,
         };
-        let deadline = self.options.clock.now() + patience;
+        let deadline = self.options.clock.now() + timeout;
         running.child.set_deadline(self.live.then_some(deadline));
         match running.read_frame(&mut self.bytes) {
-            Ok(Some(header)) => Ok(Read::Frame(header)),
-            Ok(None) => Ok(Read::End),
-            Err(error) if is_stop(&error) => Ok(Read::Stopped),
+            Ok(Some(header)) => Ok(ReadOutcome::Frame(header)),
+            Ok(None) => Ok(ReadOutcome::End),
+            Err(error) if is_stop(&error) => Ok(ReadOutcome::Stopped),
             Err(error) => Err(self.failed(&error)),
         }
     }
 
-    /// The stream is over: as it should be, or because the program failed.
+    /// The stream has ended: regularly, or because the program failed.
     fn end(&mut self) -> Result<Next, CaptureError> {
         let Some(running) = &mut self.running else {
             return Ok(Next::End);
         };
-        let (status, said) = running.child.end();
-        let well = self.any && status.is_some_and(|status| status.success());
-        // a pipeline may have an end; a network camera has none, though ffmpeg calls a lost one well
+        let (status, last_line) = running.child.end();
+        let success = self.any_frame && status.is_some_and(|status| status.success());
+        // a pipeline may end; a network camera does not, but ffmpeg exits with 0 when it is lost
         let may_end = !self.live || (self.launch.program == GSTREAMER && !self.options.retry);
-        if well && may_end {
+        if success && may_end {
             return Ok(Next::End);
         }
-        Err(self.error(ending(status, said)))
+        Err(self.error(ending(status, last_line)))
     }
 
-    fn ended_badly(&mut self) -> CaptureError {
+    fn no_header(&mut self) -> CaptureError {
         let ended = self.running.as_mut().map(|running| running.child.end());
-        let (status, said) = ended.unwrap_or_default();
-        self.error(ending(status, said))
+        let (status, last_line) = ended.unwrap_or_default();
+        self.error(ending(status, last_line))
     }
 
     fn failed(&self, error: &io::Error) -> CaptureError {
@@ -246,10 +248,10 @@ impl ProgramSource {
 }
 
 impl Running {
-    /// Whether there is one.
+    /// Reads the header if it was not read yet; `false` if the stream ended before it.
     fn read_header(&mut self) -> io::Result<bool> {
         if self.frames.is_none() {
-            self.frames = y4m::read_header(self.child.data()?)?.map(Frames::new);
+            self.frames = y4m::read_header(self.child.data()?)?.map(FrameReader::new);
         }
         Ok(self.frames.is_some())
     }
@@ -271,12 +273,12 @@ impl Running {
 impl Source for ProgramSource {
     fn next(&mut self) -> Result<Next, CaptureError> {
         let header = match self.read()? {
-            Read::Frame(header) => header,
-            Read::End => return self.end(),
-            Read::Stopped => return Ok(Next::End),
+            ReadOutcome::Frame(header) => header,
+            ReadOutcome::End => return self.end(),
+            ReadOutcome::Stopped => return Ok(Next::End),
         };
-        if !std::mem::replace(&mut self.any, true) && self.live {
-            // what its size is was not known when it was opened
+        if !std::mem::replace(&mut self.any_frame, true) && self.live {
+            // the size was not known when the source was opened
             tracing::info!("{}", self.describe());
         }
         let (bytes, number) = (&self.bytes, self.framer.next_id);
@@ -326,23 +328,23 @@ fn strings(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|&text| text.to_owned()).collect()
 }
 
-/// The end of every pipeline: frames that say what they are, on descriptor 0.
+/// The end of every pipeline: YUV4MPEG2 on descriptor 0.
 fn y4m_out(format: &str) -> Vec<String> {
     strings(&["!", format, "!", "y4menc", "!", "fdsink", "fd=0"])
 }
 
-/// ffmpeg's name for the option: `-vsync` until 5.0, `-fps_mode` since 5.1.
-fn every_frame() -> &'static str {
+/// ffmpeg's name of the frame rate option: `-vsync` until 5.0, `-fps_mode` since 5.1.
+fn frame_rate_option() -> &'static str {
     let version = Command::new(FFMPEG).arg("-version").output();
     let text = version.map(|output| output.stdout).unwrap_or_default();
     match ffmpeg_version(&String::from_utf8_lossy(&text)) {
         Some(version) if version < (5, 1) => "-vsync",
-        // one that was built from its repository has no number, and is rather new
+        // a build from the repository has no version number and is most likely newer
         _ => "-fps_mode",
     }
 }
 
-/// `ffmpeg version 4.4.2-0ubuntu0.22.04.1 Copyright …`.
+/// Major and minor version from `ffmpeg version 4.4.2-0ubuntu0.22.04.1 Copyright …`.
 fn ffmpeg_version(text: &str) -> Option<(u32, u32)> {
     let version = text.strip_prefix("ffmpeg version ")?;
     let mut numbers = version
@@ -352,11 +354,11 @@ fn ffmpeg_version(text: &str) -> Option<(u32, u32)> {
     Some((major, numbers.next()?.parse().unwrap_or(0)))
 }
 
-/// `exit status: 1: Connection refused`.
-fn ending(status: Option<ExitStatus>, said: Option<String>) -> String {
+/// How a program ended, such as `exit status: 1: Connection refused`.
+fn ending(status: Option<ExitStatus>, last_line: Option<String>) -> String {
     let status = status.map_or_else(|| "ended".to_owned(), |status| status.to_string());
-    match said {
-        Some(said) => format!("{status}: {said}"),
+    match last_line {
+        Some(line) => format!("{status}: {line}"),
         None => status,
     }
 }
@@ -392,10 +394,10 @@ mod tests {
         assert_eq!(version("N-109-gabc"), None);
     }
 
-    /// Pixels of the first frame of a program that shows nothing but red 200, green 40, blue 40.
+    /// RGB of the first pixel of the first frame.
     fn first_pixel(mut source: ProgramSource) -> [u8; 3] {
         match source.next().unwrap() {
-            Next::Frame(frame) => frame.data[..3].try_into().unwrap(),
+            Next::Frame(frame) => frame.pixels[..3].try_into().unwrap(),
             _ => panic!("no frame"),
         }
     }
@@ -468,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn a_csi_camera_is_asked_for_the_wishes() {
+    fn a_csi_pipeline_has_the_requested_mode() {
         let options = CaptureOptions {
             size: Some(Size::new(1920, 1080)),
             fps: Some(29.97),

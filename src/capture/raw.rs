@@ -1,13 +1,13 @@
-//! Raw frames on standard input, as other programs pipe them: fixed-size frames of one pixel
-//! format, or JPEGs one after the other.
+//! Raw frames on standard input: frames of a fixed size and pixel format, or concatenated JPEGs.
 
 use super::pipe::is_stop;
 use super::{CaptureError, CaptureOptions, Framer, Next, Source};
-use crate::decode::{YuvCoding, frame_len, to_rgb};
-use crate::frame::{PixelFormat, Size};
+use crate::capture::decode::{YuvCoding, frame_len, to_rgb};
+use crate::frame::PixelFormat;
+use crate::geometry::Size;
 use std::io::{BufRead, BufReader, Read};
 
-/// A JPEG longer than this is a stream that lost its markers.
+/// Maximum length of a JPEG in bytes; a longer one means that the stream lost its markers.
 const MAX_JPEG: usize = 64 << 20;
 
 /// Splits a byte stream into frames.
@@ -24,7 +24,7 @@ impl RawSource {
     /// Reads from `input`, in the size and format of `options`.
     ///
     /// # Errors
-    /// When the size is missing for a format that needs one.
+    /// If the size is missing for a format that needs one.
     pub fn open(
         input: Box<dyn Read + Send>,
         options: &CaptureOptions,
@@ -32,7 +32,7 @@ impl RawSource {
         let format = options.format.unwrap_or(PixelFormat::Rgb8);
         let size = match (options.size, format) {
             (Some(size), _) => size,
-            (None, PixelFormat::Mjpeg) => Size::default(), // each JPEG brings its own
+            (None, PixelFormat::Mjpeg) => Size::default(), // each JPEG has its own
             (None, _) => {
                 return Err(CaptureError::Unusable(format!(
                     "raw {format} frames on standard input need their size: add '--size WIDTHxHEIGHT' \
@@ -50,7 +50,7 @@ impl RawSource {
         })
     }
 
-    /// Fills `bytes` with the next frame; `false` at the end.
+    /// Reads the next frame into `bytes`; `false` at the end of the stream.
     fn read_frame(&mut self) -> std::io::Result<bool> {
         if self.format == PixelFormat::Mjpeg {
             return read_jpeg(&mut self.input, &mut self.bytes);
@@ -88,7 +88,7 @@ impl Source for RawSource {
             })
     }
 
-    /// The writer can be held up: every frame counts.
+    /// The writer waits when the pipe is full, so no frame has to be dropped.
     fn is_live(&self) -> bool {
         false
     }
@@ -102,7 +102,7 @@ impl Source for RawSource {
     }
 }
 
-/// Reads up to and including the next end-of-image marker.
+/// Reads up to and including the next end-of-image marker; `false` at the end of the stream.
 fn read_jpeg(input: &mut impl BufRead, jpeg: &mut Vec<u8>) -> std::io::Result<bool> {
     jpeg.clear();
     loop {
@@ -139,7 +139,7 @@ mod tests {
         let mut source =
             source(vec![7; 3 * 4 + 5], PixelFormat::Rgb8, Some(Size::new(2, 2))).unwrap();
         assert!(
-            matches!(source.next(), Ok(Next::Frame(frame)) if frame.data.iter().all(|&v| v == 7))
+            matches!(source.next(), Ok(Next::Frame(frame)) if frame.pixels.iter().all(|&v| v == 7))
         );
         assert!(matches!(source.next(), Err(error) if error.is_damaged_frame()));
         assert!(matches!(source.next(), Ok(Next::End)));
@@ -170,7 +170,7 @@ mod tests {
         let mut source = source(stream, PixelFormat::Mjpeg, None).unwrap();
         for side in [16, 24] {
             assert!(
-                matches!(source.next(), Ok(Next::Frame(frame)) if frame.size == Size::new(side, side))
+                matches!(source.next(), Ok(Next::Frame(frame)) if frame.meta.size == Size::new(side, side))
             );
         }
         assert!(matches!(source.next(), Ok(Next::End)));

@@ -1,63 +1,65 @@
-//! Waiting for a camera that is gone, without burning the CPU and without ending the run.
+//! Reopening a lost camera: retries with exponential back-off while the run goes on.
 
 use super::{CaptureError, CaptureOptions, Next, Source, SourceEvent};
 use crate::clock::{Clock, MonoTime};
 use crate::frame::Frame;
-use crate::notify::Health;
 use crossbeam_channel::Receiver;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// First and longest wait before another try.
-const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// Opening a camera may take this long, besides the wait for its first frame, before it counts as
-/// hanging.
-const OPENING: Duration = Duration::from_secs(15);
+/// Wait before the first retry; it doubles with every further one.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+/// Longest wait before a retry.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// Maximum time to open a camera, without the wait for its first frame; after that it hangs.
+const OPEN_TIME: Duration = Duration::from_secs(15);
 
-/// A source that is opened again whenever it fails.
+/// A source that is opened again whenever it fails. The loss and the return are reported as
+/// [`SourceEvent`]s.
 pub struct Retrying<S, F> {
-    /// What the user named.
+    /// Name for logs while the source is not open.
     name: String,
     open: F,
     source: Option<S>,
-    /// Why it could not be opened at the start, until that is reported.
+    /// Error of the opening in [`Retrying::opened`], until the next call reports it.
     failed: Option<CaptureError>,
     clock: Arc<dyn Clock>,
     stop: Receiver<()>,
-    health: Health,
     timeout: Duration,
-    /// Before the next try.
+    /// Wait before the next retry.
     wait: Duration,
-    /// `Lost` was reported and `Found` not yet.
+    /// `Lost` was reported, `Found` not yet.
     lost: bool,
-    /// When the camera began to send.
-    sends_since: Option<MonoTime>,
-    /// The frame that proved that the camera is back; it follows the event.
-    proof: Option<Frame>,
-    ids: Ids,
+    /// The `retry_by` of the next retry was reported.
+    announced: bool,
+    /// Time of the first frame since the camera was opened.
+    streaming_since: Option<MonoTime>,
+    /// First frame after a loss; returned after the `Found` event.
+    pending_frame: Option<Frame>,
+    ids: IdOffset,
 }
 
-/// Frame numbers that go on rising when a camera is opened again and starts to count anew.
+/// Keeps frame ids rising when a camera is opened again and its own ids restart at 0.
 #[derive(Default)]
-struct Ids {
-    /// What is added to the camera's own numbers.
+struct IdOffset {
+    /// Added to the camera's own ids.
     offset: u64,
     next: u64,
 }
 
-impl Ids {
-    fn number(&mut self, frame: &mut Frame) {
-        frame.id += self.offset;
-        self.next = frame.id + 1;
+impl IdOffset {
+    fn assign(&mut self, frame: &mut Frame) {
+        frame.meta.id += self.offset;
+        self.next = frame.meta.id + 1;
     }
 
-    fn start_anew(&mut self) {
+    fn restart(&mut self) {
         self.offset = self.next;
     }
 }
 
 impl<S: Source, F: FnMut() -> Result<S, CaptureError> + Send> Retrying<S, F> {
-    /// Opens on the first call of [`Source::next`], and again as often as needed.
+    /// Opens the source at the first call of [`Source::next`], and again after every failure.
     pub fn new(name: String, open: F, options: &CaptureOptions) -> Retrying<S, F> {
         Retrying {
             name,
@@ -66,82 +68,92 @@ impl<S: Source, F: FnMut() -> Result<S, CaptureError> + Send> Retrying<S, F> {
             failed: None,
             clock: Arc::clone(&options.clock),
             stop: options.stop.clone(),
-            health: options.health.clone(),
             timeout: options.timeout,
-            wait: BACK_OFF.0,
+            wait: FIRST_WAIT,
             lost: false,
-            sends_since: None,
-            proof: None,
-            ids: Ids::default(),
+            announced: false,
+            streaming_since: None,
+            pending_frame: None,
+            ids: IdOffset::default(),
         }
     }
 
-    /// A camera that is there is opened at once, so that [`Source::describe`] knows its mode.
+    /// Opens the source now, so that [`Source::describe`] has its mode. An error is reported by the
+    /// first call of [`Source::next`].
     #[must_use]
     pub fn opened(mut self) -> Retrying<S, F> {
         match (self.open)() {
             Ok(source) => self.source = Some(source),
-            Err(error) => self.failed = Some(error), // reported by the first call of `next`
+            Err(error) => self.failed = Some(error), // `next` reports it
         }
         self
     }
 
-    /// The event when the camera was not known to be lost.
+    /// Closes the source; returns the `Lost` event if the loss was not reported yet.
     fn on_failure(&mut self, error: &CaptureError) -> Option<Next> {
         self.source = None;
-        self.ids.start_anew();
+        self.ids.restart();
         let now = self.clock.now();
-        let sent_for = self.sends_since.take().map(|since| now.since(since));
+        let streamed_for = self.streaming_since.take().map(|since| now.since(since));
+        // the event `Lost` has the time of the next retry
+        self.announced = !self.lost;
         if std::mem::replace(&mut self.lost, true) {
             tracing::debug!("camera still lost: {error}");
             return None;
         }
-        // one that fails again and again after few frames is not to be opened in a tight loop
-        if sent_for.is_none_or(|time| time >= BACK_OFF.1) {
-            self.wait = BACK_OFF.0;
+        // a camera that keeps failing after a few frames must not be reopened in a tight loop
+        if streamed_for.is_none_or(|time| time >= LONGEST_WAIT) {
+            self.wait = FIRST_WAIT;
         }
-        self.expect_try_after(self.wait);
         tracing::warn!("camera lost: {error}; trying again until it is back");
-        Some(Next::Event(SourceEvent::Lost(error.to_string())))
+        Some(Next::Event(SourceEvent::Lost {
+            reason: error.to_string(),
+            retry_by: self.retry_by(),
+        }))
     }
 
-    /// Waits for the time of the next try; whether the run stopped meanwhile.
-    fn wait_for_try(&mut self) -> bool {
-        tracing::debug!("next try in {} s", self.wait.as_secs());
-        self.expect_try_after(self.wait);
+    /// Waits until the next retry is due; `true` if the run stopped meanwhile.
+    fn wait_before_retry(&mut self) -> bool {
+        self.announced = false;
+        tracing::debug!("next retry in {} s", self.wait.as_secs());
         let stopped = self.clock.wait(&self.stop, self.wait);
-        self.wait = (2 * self.wait).min(BACK_OFF.1);
+        self.wait = (2 * self.wait).min(LONGEST_WAIT);
         stopped
     }
 
-    fn expect_try_after(&self, wait: Duration) {
-        let by = self.clock.now() + wait + OPENING + self.timeout;
-        self.health.camera_lost(by);
+    /// When the next retry ends at the latest, unless it hangs.
+    fn retry_by(&self) -> MonoTime {
+        self.clock.now() + self.wait + OPEN_TIME + self.timeout
     }
 
-    /// Numbers a frame; the event when it proves that a lost camera is back.
+    /// Numbers a frame and returns it; after a loss, returns the `Found` event first.
     fn on_frame(&mut self, mut frame: Frame) -> Next {
-        self.ids.number(&mut frame);
+        self.ids.assign(&mut frame);
         let now = self.clock.now();
-        self.sends_since.get_or_insert(now);
+        self.streaming_since.get_or_insert(now);
         if !std::mem::take(&mut self.lost) {
             return Next::Frame(frame);
         }
         tracing::info!("camera found again");
-        self.health.camera_found();
-        self.proof = Some(frame);
+        self.pending_frame = Some(frame);
         Next::Event(SourceEvent::Found)
     }
 }
 
 impl<S: Source, F: FnMut() -> Result<S, CaptureError> + Send> Source for Retrying<S, F> {
     fn next(&mut self) -> Result<Next, CaptureError> {
-        if let Some(frame) = self.proof.take() {
+        if let Some(frame) = self.pending_frame.take() {
             return Ok(Next::Frame(frame));
         }
         loop {
-            if self.source.is_none() && self.lost && self.wait_for_try() {
-                return Ok(Next::End);
+            if self.source.is_none() && self.lost {
+                if !std::mem::replace(&mut self.announced, true) {
+                    let retry_by = self.retry_by();
+                    return Ok(Next::Event(SourceEvent::Retrying { retry_by }));
+                }
+                if self.wait_before_retry() {
+                    return Ok(Next::End);
+                }
             }
             let result = match &mut self.source {
                 Some(source) => source.next(),
@@ -186,9 +198,9 @@ mod tests {
     use super::*;
     use crate::capture::test_options;
     use crate::clock::SimClock;
-    use crate::frame::Size;
+    use crate::geometry::Size;
 
-    /// Gives two frames, with the camera's own numbers, and then fails.
+    /// Returns two frames, with the camera's own ids, and then fails.
     struct TwoFrames(u64);
 
     impl Source for TwoFrames {
@@ -221,11 +233,12 @@ mod tests {
         }
     }
 
-    /// `lost`, `found`, `end` or the frame's number.
-    fn said(source: &mut impl Source) -> String {
+    /// `lost`, `found`, `end` or the frame's id.
+    fn outcome(source: &mut impl Source) -> String {
         match source.next().unwrap() {
-            Next::Frame(frame) => frame.id.to_string(),
-            Next::Event(SourceEvent::Lost(_)) => "lost".to_owned(),
+            Next::Frame(frame) => frame.meta.id.to_string(),
+            Next::Event(SourceEvent::Retrying { .. }) => outcome(source),
+            Next::Event(SourceEvent::Lost { .. }) => "lost".to_owned(),
             Next::Event(SourceEvent::Found) => "found".to_owned(),
             Next::End => "end".to_owned(),
         }
@@ -235,8 +248,8 @@ mod tests {
     fn a_lost_camera_is_reported_once_found_once_and_frame_numbers_go_on_rising() {
         let open = || Ok(TwoFrames(0));
         let mut source = Retrying::new("test".to_owned(), open, &test_options());
-        let said: Vec<String> = (0..7).map(|_| said(&mut source)).collect();
-        assert_eq!(said, ["0", "1", "lost", "found", "2", "3", "lost"]);
+        let outcomes: Vec<String> = (0..7).map(|_| outcome(&mut source)).collect();
+        assert_eq!(outcomes, ["0", "1", "lost", "found", "2", "3", "lost"]);
     }
 
     #[test]
@@ -249,8 +262,8 @@ mod tests {
         };
         let open = || Err::<TwoFrames, _>(unplugged());
         let mut source = Retrying::new("test".to_owned(), open, &options);
-        assert_eq!(said(&mut source), "lost");
-        assert_eq!(said(&mut source), "end");
+        assert_eq!(outcome(&mut source), "lost");
+        assert_eq!(outcome(&mut source), "end");
     }
 
     #[test]
@@ -270,7 +283,10 @@ mod tests {
             }
         };
         let mut source = Retrying::new("test".to_owned(), open, &options);
-        assert_eq!([said(&mut source), said(&mut source)], ["lost", "found"]);
+        assert_eq!(
+            [outcome(&mut source), outcome(&mut source)],
+            ["lost", "found"]
+        );
         assert_eq!(
             *tries.lock().unwrap(),
             [0, 1, 3, 7, 15, 31, 61, 91],
@@ -279,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_camera_that_fails_after_every_few_frames_is_opened_ever_more_seldom() {
+    fn the_waits_also_double_for_a_camera_that_fails_after_a_few_frames() {
         let clock = Arc::new(SimClock::default());
         let options = CaptureOptions {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
@@ -289,15 +305,22 @@ mod tests {
         let mut source = Retrying::new("test".to_owned(), open, &options);
         let mut found = Vec::new();
         while found.len() < 4 {
-            if said(&mut source) == "found" {
+            if outcome(&mut source) == "found" {
                 found.push(clock.now().ns / 1_000_000_000);
             }
         }
         assert_eq!(found, [1, 3, 7, 15], "seconds");
-        assert_eq!([said(&mut source), said(&mut source)], ["8", "9"]);
-        clock.advance(BACK_OFF.1);
-        assert_eq!([said(&mut source), said(&mut source)], ["lost", "found"]);
-        assert_eq!(clock.now().ns / 1_000_000_000, 46, "it had been well");
+        assert_eq!([outcome(&mut source), outcome(&mut source)], ["8", "9"]);
+        clock.advance(LONGEST_WAIT);
+        assert_eq!(
+            [outcome(&mut source), outcome(&mut source)],
+            ["lost", "found"]
+        );
+        assert_eq!(
+            clock.now().ns / 1_000_000_000,
+            46,
+            "the back-off starts again"
+        );
     }
 
     #[test]
@@ -310,8 +333,12 @@ mod tests {
         };
         let open = move || tries.next().unwrap();
         let mut source = Retrying::new("test".to_owned(), open, &options).opened();
-        let said = [said(&mut source), said(&mut source), said(&mut source)];
-        assert_eq!(said, ["lost", "found", "0"]);
+        let outcomes = [
+            outcome(&mut source),
+            outcome(&mut source),
+            outcome(&mut source),
+        ];
+        assert_eq!(outcomes, ["lost", "found", "0"]);
     }
 
     #[test]

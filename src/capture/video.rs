@@ -1,9 +1,10 @@
-//! A Motion-JPEG AVI clip, every frame in order.
+//! A Motion-JPEG AVI clip: every frame, in order.
 
 use super::{CaptureError, CaptureOptions, Framer, Next, Source};
 use crate::avi::AviReader;
-use crate::decode::{YuvCoding, to_rgb};
-use crate::frame::{PixelFormat, Size};
+use crate::capture::decode::{YuvCoding, to_rgb};
+use crate::frame::PixelFormat;
+use crate::geometry::Size;
 use std::path::Path;
 
 /// Reads and decodes a clip.
@@ -18,7 +19,7 @@ impl ClipSource {
     /// Opens a clip.
     ///
     /// # Errors
-    /// When the file cannot be read, is no AVI, or holds another codec.
+    /// If the file cannot be read, is not an AVI file, or holds another codec.
     pub fn open(path: &Path, options: &CaptureOptions) -> Result<ClipSource, CaptureError> {
         Ok(ClipSource {
             name: path.display().to_string(),
@@ -28,7 +29,7 @@ impl ClipSource {
         })
     }
 
-    /// Frame size as the clip's header states it.
+    /// Frame size from the clip's header.
     pub fn size(&self) -> Size {
         self.reader.size()
     }

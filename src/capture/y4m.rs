@@ -1,27 +1,31 @@
-//! YUV4MPEG2, the simplest stream that says itself what it is: a header line with size and rate,
-//! then frames of planar 4:2:0. ffmpeg and GStreamer both write it.
+//! YUV4MPEG2 (yuv4mpeg(5)): a header line with size and frame rate, then planar 4:2:0 frames.
+//! ffmpeg and GStreamer both write it.
 //!
-//! Rows are to follow each other without padding. GStreamer's `y4menc` (seen with 1.22) pads them
-//! all the same, to its own strides, where the width is not a multiple of 8 or the height is odd;
-//! which of both it is shows where the second frame begins.
+//! The format has no row padding. GStreamer's `y4menc` (seen with 1.22) nevertheless pads rows to
+//! its own strides if the width is not a multiple of 8 or the height is odd. The position of the
+//! second frame shows which layout the stream has.
 
-use crate::decode::{MAX_SIDE, frame_len};
-use crate::frame::{PixelFormat, Size};
+use crate::capture::decode::{MAX_SIDE, frame_len};
+use crate::frame::PixelFormat;
+use crate::geometry::Size;
 use std::io::{self, BufRead, Read};
 
-/// A header longer than this is none.
-const MAX_LINE: u64 = 1024;
+/// Maximum length of a header line, bytes.
+const MAX_HEADER: u64 = 1024;
 
-/// What the header says.
+/// The stream header.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Header {
     pub(super) size: Size,
-    /// Frames per second where stated.
+    /// Frames per second, where the header has them.
     pub(super) fps: Option<f64>,
     pub(super) format: PixelFormat,
 }
 
-/// Reads the header; `None` when the stream ends before it.
+/// Reads the header; `None` if the stream ends before it.
+///
+/// # Errors
+/// `InvalidData` for another format, or the read error.
 pub(super) fn read_header(input: &mut impl BufRead) -> io::Result<Option<Header>> {
     let line = read_line(input)?;
     match line.as_deref() {
@@ -32,38 +36,38 @@ pub(super) fn read_header(input: &mut impl BufRead) -> io::Result<Option<Header>
     }
 }
 
-/// How rows follow each other.
+/// Whether rows are padded.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Layout {
+enum RowLayout {
     Tight,
     Padded,
-    /// Until the second frame.
+    /// Not known before the second frame.
     Unknown,
 }
 
-/// Reads frame after frame.
-pub(super) struct Frames {
+/// Reads the frames of a stream.
+pub(super) struct FrameReader {
     pub(super) header: Header,
-    layout: Layout,
+    layout: RowLayout,
     padded: Vec<u8>,
 }
 
-impl Frames {
-    pub(super) fn new(header: Header) -> Frames {
+impl FrameReader {
+    pub(super) fn new(header: Header) -> FrameReader {
         let tight = frame_len(header.format, header.size);
         let layout = match padded_len(&header) == tight {
-            true => Layout::Tight,
-            false => Layout::Unknown,
+            true => RowLayout::Tight,
+            false => RowLayout::Unknown,
         };
-        Frames {
+        FrameReader {
             header,
             layout,
             padded: Vec::new(),
         }
     }
 
-    /// Reads a frame; `false` when the stream ends, which within a frame it does where its writer
-    /// died.
+    /// Reads a frame into `bytes`, without padding; `false` at the end of the stream, also in the
+    /// middle of a frame (the writer died).
     pub(super) fn next(
         &mut self,
         input: &mut impl BufRead,
@@ -80,17 +84,17 @@ impl Frames {
         }
         let tight = frame_len(self.header.format, self.header.size);
         let padded = padded_len(&self.header);
-        if self.layout == Layout::Padded {
+        if self.layout == RowLayout::Padded {
             return self.next_padded(input, padded, bytes);
         }
         input.take(tight as u64).read_to_end(bytes)?;
-        if self.layout == Layout::Unknown && bytes.len() == tight {
+        if self.layout == RowLayout::Unknown && bytes.len() == tight {
             let after = input.fill_buf()?;
             let begins = &after[..after.len().min(5)];
             if b"FRAME".starts_with(begins) {
-                self.layout = Layout::Tight;
+                self.layout = RowLayout::Tight;
             } else {
-                self.layout = Layout::Padded;
+                self.layout = RowLayout::Padded;
                 self.padded.clone_from(bytes);
                 return self.next_padded(input, padded, bytes);
             }
@@ -98,7 +102,7 @@ impl Frames {
         Ok(bytes.len() == tight)
     }
 
-    /// Reads the rest of a padded frame and takes the padding out.
+    /// Reads the rest of a padded frame and removes the padding.
     fn next_padded(
         &mut self,
         input: &mut impl BufRead,
@@ -122,23 +126,24 @@ impl Frames {
     }
 }
 
-struct Plane {
+/// One plane of a padded frame, in bytes and rows.
+struct PlaneLayout {
     width: usize,
     rows: usize,
     stride: usize,
     padded_rows: usize,
 }
 
-/// The Y, U and V planes of an I420 frame as GStreamer lays them out in memory.
-fn planes(size: Size) -> [Plane; 3] {
+/// The Y, U and V planes of an I420 frame in GStreamer's default memory layout.
+fn planes(size: Size) -> [PlaneLayout; 3] {
     let (width, height) = (size.width as usize, size.height as usize);
-    let luma = Plane {
+    let luma = PlaneLayout {
         width,
         rows: height,
         stride: width.next_multiple_of(4),
         padded_rows: height.next_multiple_of(2),
     };
-    let chroma = || Plane {
+    let chroma = || PlaneLayout {
         width: width.div_ceil(2),
         rows: height.div_ceil(2),
         stride: width.div_ceil(2).next_multiple_of(4),
@@ -147,6 +152,7 @@ fn planes(size: Size) -> [Plane; 3] {
     [luma, chroma(), chroma()]
 }
 
+/// Length of a padded frame in bytes.
 fn padded_len(header: &Header) -> usize {
     match header.format {
         PixelFormat::I420 => planes(header.size)
@@ -157,13 +163,13 @@ fn padded_len(header: &Header) -> usize {
     }
 }
 
-/// A line without its newline; `None` where the stream ends before one.
+/// Reads a line without its newline; `None` if the stream ends first.
 fn read_line(input: &mut impl BufRead) -> io::Result<Option<String>> {
     let mut line = Vec::new();
-    input.take(MAX_LINE).read_until(b'\n', &mut line)?;
+    input.take(MAX_HEADER).read_until(b'\n', &mut line)?;
     match line.pop() {
         Some(b'\n') => Ok(Some(String::from_utf8_lossy(&line).into_owned())),
-        Some(_) if line.len() as u64 + 1 == MAX_LINE => Err(io::Error::new(
+        Some(_) if line.len() as u64 + 1 == MAX_HEADER => Err(io::Error::new(
             io::ErrorKind::InvalidData,
             "not a YUV4MPEG2 stream: no line end",
         )),
@@ -203,7 +209,7 @@ fn parse(line: &str) -> Result<Header, String> {
     Ok(Header { size, fps, format })
 }
 
-/// `30000:1001`.
+/// Parses a frame rate such as `30000:1001`.
 fn rate(text: &str) -> Option<f64> {
     let (frames, seconds) = text.split_once(':')?;
     let fps = frames.parse::<f64>().ok()? / seconds.parse::<f64>().ok()?;
@@ -247,7 +253,7 @@ mod tests {
         ];
         let mut input = Cursor::new(stream.concat());
         let header = read_header(&mut input).unwrap().unwrap();
-        let (mut frames, mut bytes) = (Frames::new(header), Vec::new());
+        let (mut frames, mut bytes) = (FrameReader::new(header), Vec::new());
         assert!(frames.next(&mut input, &mut bytes).unwrap());
         assert_eq!(bytes, b"123456");
         assert!(frames.next(&mut input, &mut bytes).unwrap());
@@ -267,14 +273,14 @@ mod tests {
             let stream = [b"YUV4MPEG2 W2 H2\n", frame, frame, frame].concat();
             let mut input = Cursor::new(stream);
             let header = read_header(&mut input).unwrap().unwrap();
-            let (mut frames, mut bytes) = (Frames::new(header), Vec::new());
+            let (mut frames, mut bytes) = (FrameReader::new(header), Vec::new());
             for _ in 0..3 {
                 assert!(frames.next(&mut input, &mut bytes).unwrap());
                 assert_eq!(bytes, b"123456");
             }
             assert!(!frames.next(&mut input, &mut bytes).unwrap());
         }
-        // what GStreamer 1.22 writes for these sizes
+        // frame lengths that GStreamer 1.22 writes for these sizes
         for (width, height, len) in [
             (640, 480, 460_800),
             (322, 242, 118_096),

@@ -1,14 +1,14 @@
 //! `vovcam calibrate`: measures a model's int8 ranges and writes them into its manifest.
 
 use super::{Failure, NO_INPUT, RUN_FAILED, USAGE};
-use crate::calibration::Calibration;
 use crate::capture::{self, CaptureOptions, Next, Source, SourceSpec};
 use crate::clock::SystemClock;
-use crate::frame::Size;
-use crate::notify::Health;
+use crate::detect::preprocess::Preprocessor;
+use crate::eval::calibration::Calibration;
+use crate::geometry::Size;
+use crate::model::Model;
 use crate::pipeline::Stop;
-use crate::preprocess::{ModelInput, Preprocessor};
-use crate::weights::Model;
+use crate::tensor::Batch;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -42,7 +42,6 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<(), Failure> {
         retry: false,
         clock: SystemClock::shared(),
         stop: stop.signal().clone(),
-        health: Health::default(),
     };
     let mut source =
         capture::open(&spec, &options).map_err(|e| Failure::new(super::capture_code(&e), e))?;
@@ -60,7 +59,7 @@ fn measure(
 ) -> Result<(), Failure> {
     let side = model.manifest.input_size as u32;
     let mut preprocessor = Preprocessor::new(model.manifest.pad_value);
-    let mut input = ModelInput::default();
+    let mut input = Batch::default();
     let mut measured = 0;
     while measured < pictures {
         let frame = match source.next() {

@@ -1,16 +1,20 @@
 //! `vovcam detect`: single pictures.
 
 use super::{EngineArgs, Failure, NO_INPUT, RUN_FAILED, load_detector};
+use crate::capture::decode::load_image;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Settings;
-use crate::decode::load_image;
-use crate::detector::{Detector, InputSize};
-use crate::frame::{Frame, PixelFormat};
-use crate::metrics::Snapshot;
+use crate::detect::Detector;
+use crate::detection::Labels;
+use crate::frame::{Frame, FrameMeta, PixelFormat};
+use crate::geometry::InputSize;
+use crate::message::{Report, RunInfo};
+use crate::sink::SinkError;
 use crate::sink::jsonl::JsonlWriter;
-use crate::sink::overlay::Overlay;
-use crate::sink::save::{Rate, Saver};
-use crate::sink::{Labels, Report, SinkError};
+use crate::sink::picture::PictureMaker;
+use crate::sink::save::Recorder;
+use crate::sink::{FrameMessage, Message, Sink, SinkContext};
+use crate::stats::Snapshot;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -64,24 +68,33 @@ pub(super) fn run(args: DetectArgs) -> Result<(), Failure> {
     )?;
     let (model, mut detector) = load_detector(&settings, false)?;
     let labels = Labels::new(&model.manifest.classes);
+    let clock = SystemClock::shared();
+    let context = SinkContext {
+        live: false,
+        fps: None,
+        clock: clock.clone(),
+        camera: "detect".into(),
+    };
+    let save = args
+        .save
+        .as_deref()
+        .map(|path| Recorder::create(path, &context).map(Box::new))
+        .transpose();
     let mut outputs = Outputs {
         json: args
             .json
             .then(|| JsonlWriter::to(Box::new(std::io::stdout()))),
-        save: args
-            .save
-            .as_deref()
-            .map(|path| Saver::create(path, Rate::Source(None)))
-            .transpose()
-            .map_err(|e| Failure::new(RUN_FAILED, e))?,
-        overlay: Overlay::new(labels.clone()),
-        labels,
+        save: save.map_err(|e| Failure::new(RUN_FAILED, e))?,
+        pictures: PictureMaker::new(labels.clone(), false),
+        run: Arc::new(RunInfo::of_labels("detect", labels)),
     };
-    let clock = SystemClock::shared();
     let mut bad = 0;
     for (number, path) in args.images.iter().enumerate() {
         match read(path, number as u64, clock.as_ref()) {
-            Ok(frame) => outputs.write(path, detect(&mut detector, frame, clock.as_ref())?)?,
+            Ok(frame) => {
+                let report = detect(&mut detector, &frame, &outputs.run, clock.as_ref())?;
+                outputs.write(path, frame, report)?;
+            }
             Err(error) => {
                 bad += 1;
                 super::say(format_args!("vovcam: {error}"));
@@ -101,30 +114,35 @@ pub(super) fn run(args: DetectArgs) -> Result<(), Failure> {
 fn read(path: &Path, id: u64, clock: &dyn Clock) -> Result<Frame, Failure> {
     let (captured, wall, began) = (clock.now(), clock.wall(), Instant::now());
     let (size, rgb) = load_image(path).map_err(|e| Failure::new(NO_INPUT, e))?;
-    Ok(Frame {
+    let meta = FrameMeta {
         id,
         captured,
         wall,
         size,
         format: PixelFormat::Rgb8,
         decode: began.elapsed(),
-        name: path
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned()),
-        data: rgb.into(),
+        name: path.file_name().map(|name| name.to_string_lossy().into()),
+    };
+    Ok(Frame {
+        meta,
+        pixels: Arc::new(rgb.into()),
     })
 }
 
-fn detect(detector: &mut Detector, frame: Frame, clock: &dyn Clock) -> Result<Report, Failure> {
-    let mut detections = Vec::new();
-    let mut times = detector
-        .detect(&frame, &mut detections)
-        .map_err(|e| Failure::new(RUN_FAILED, e))?;
-    times.age = clock.now().since(frame.captured);
+fn detect(
+    detector: &mut Detector,
+    frame: &Frame,
+    run: &Arc<RunInfo>,
+    clock: &dyn Clock,
+) -> Result<Report, Failure> {
+    let found = detector.detect_one(frame);
+    let mut found = found.map_err(|e| Failure::new(RUN_FAILED, e))?;
+    found.times.age = clock.now().since(frame.meta.captured);
     Ok(Report {
-        frame: Arc::new(frame),
-        detections,
-        times,
+        run: Arc::clone(run),
+        frame: frame.meta.clone(),
+        detections: found.detections,
+        times: found.times,
         dropped: 0,
         stats: Arc::new(Snapshot::default()),
     })
@@ -132,36 +150,38 @@ fn detect(detector: &mut Detector, frame: Frame, clock: &dyn Clock) -> Result<Re
 
 struct Outputs {
     json: Option<JsonlWriter>,
-    save: Option<Saver>,
-    overlay: Overlay,
-    labels: Labels,
+    save: Option<Box<Recorder>>,
+    pictures: Arc<PictureMaker>,
+    run: Arc<RunInfo>,
 }
 
 impl Outputs {
-    fn write(&mut self, path: &Path, report: Report) -> Result<(), Failure> {
+    fn write(&mut self, path: &Path, frame: Frame, report: Report) -> Result<(), Failure> {
         match &mut self.json {
-            Some(json) => json.frame(&report, &self.labels),
-            None => print(path, &report, &self.labels).map_err(|e| Failure::new(RUN_FAILED, e))?,
+            Some(json) => json.frame(&report),
+            None => print(path, &report).map_err(|e| Failure::new(RUN_FAILED, e))?,
         }
-        if let Some(saver) = &mut self.save {
-            let mut picture = report.frame.data.to_vec();
-            self.overlay
-                .boxes(&mut picture, report.frame.size, &report.detections);
-            saver
-                .write(&report.frame, &picture)
-                .map_err(|e| Failure::new(RUN_FAILED, e))?;
+        if let Some(save) = &mut self.save {
+            let report = Arc::new(report);
+            let picture = self.pictures.picture(Arc::clone(&report), frame.pixels);
+            let message = Message::Frame(FrameMessage {
+                report,
+                picture: Some(Arc::new(picture)),
+            });
+            let written = save.accept(&message);
+            written.map_err(|e| Failure::new(RUN_FAILED, e))?;
         }
         Ok(())
     }
 
     fn finish(self) -> Result<(), SinkError> {
-        self.save.map_or(Ok(()), Saver::finish)?;
+        self.save.map_or(Ok(()), Sink::finish)?;
         self.json.map_or(Ok(()), |json| json.finish(true))
     }
 }
 
 /// For people: one line a picture, one a detection.
-fn print(path: &Path, report: &Report, labels: &Labels) -> std::io::Result<()> {
+fn print(path: &Path, report: &Report) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     let ms = 1e3 * report.times.total().as_secs_f64();
     writeln!(
@@ -173,7 +193,7 @@ fn print(path: &Path, report: &Report, labels: &Labels) -> std::io::Result<()> {
     )?;
     for detection in &report.detections {
         let [x, y, width, height] = detection.bbox.xywh();
-        let label = labels.name(detection.class_id);
+        let label = report.run.labels.name(detection.class_id);
         writeln!(
             out,
             "  {label} {:.2} at {x:.0},{y:.0} size {width:.0}x{height:.0}",

@@ -1,9 +1,10 @@
 //! `vovcam doctor`: what works here, what does not, and how to fix it.
 
 use super::{Failure, RUN_FAILED, load_model};
+use crate::board::GpuPlace;
 use crate::board::{Board, Cuda};
-use crate::engine::{self, EngineOptions, GpuPlace};
-use crate::power;
+use crate::engine::{self, EngineOptions};
+use crate::monitor::power;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 

@@ -1,12 +1,13 @@
 //! `vovcam eval`: average precision on a labelled set.
 
 use super::{EngineArgs, Failure, NO_INPUT, RUN_FAILED, USAGE, load_model};
-use crate::detector::{Detector, DetectorOptions, InputSize};
+use crate::detect::{Detector, DetectorOptions};
+use crate::detection::Thresholds;
 use crate::eval::dataset::Dataset;
 use crate::eval::predictions::Predictions;
 use crate::eval::{DetectorInfo, EvalError, EvalOptions, MIN_SCORE, detect, evaluate};
-use crate::frame::Size;
-use crate::postprocess::Thresholds;
+use crate::geometry::InputSize;
+use crate::geometry::Size;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -109,8 +110,7 @@ fn run_model(
     };
     let mut detector = Detector::new(&model, &setup)?;
     let predictions = detect(dataset, &classes, options, |frame| {
-        let mut found = Vec::new();
-        detector.detect(frame, &mut found).map(|_| found)
+        detector.detect_one(frame).map(|found| found.detections)
     })
     .map_err(|e| match e {
         EvalError::Detect { .. } => Failure::new(RUN_FAILED, e),

@@ -2,25 +2,22 @@
 
 use super::{
     Failure, NO_CAMERA, RUN_FAILED, RunArgs, capture_code, config_code, keep_apart, keep_clip,
-    load_detector, say, signals,
+    load_detector, say, signals, stages,
 };
-use crate::board::Board;
 use crate::capture::{self, CaptureError, CaptureOptions, SourceSpec};
 use crate::clock::SystemClock;
 use crate::config::Settings;
 use crate::config::reload::Reloader;
-use crate::detector::Detector;
-use crate::frame::Size;
-use crate::metrics::{Metrics, Totals};
-use crate::notify::{Health, Notifier};
-use crate::pipeline::control::Control;
-use crate::pipeline::{Pipeline, PipelineError, Stop};
-use crate::power::{self, MeterInfo, Sampler};
-use crate::sink::jsonl::{JsonlWriter, ModelRecord, PowerRecord, RunRecord, SCHEMA};
-use crate::sink::save::{Rate, Saver};
+use crate::detect::{DetectPlan, Detector};
+use crate::geometry::Size;
+use crate::model::Model;
+use crate::monitor::metrics::Metrics;
+use crate::monitor::notify::{Health, Notifier};
+use crate::pipeline::control::{Control, Reload, Reloaded};
+use crate::pipeline::{Pipeline, PipelineError, Stop, run_info, sampler};
 use crate::sink::window::Window;
-use crate::sink::{Labels, SinkError};
-use crate::weights::Model;
+use crate::sink::{Sink, SinkContext, SinkError};
+use crate::stats::Totals;
 use std::path::Path;
 use std::time::Duration;
 
@@ -33,27 +30,42 @@ pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
     let spec = source(&settings, in_file)?;
     let save = settings.save.as_deref();
     match &spec {
-        SourceSpec::Pictures(path) => keep_apart(save, std::iter::once(path.as_path()))?,
+        SourceSpec::Images(path) => keep_apart(save, std::iter::once(path.as_path()))?,
         SourceSpec::Clip(path) => keep_clip(save, path)?,
         SourceSpec::Ffmpeg(input) => keep_clip(save, Path::new(input))?,
         _ => {}
     }
     let (model, detector) = load_detector(&settings, in_file)?;
     let stop = Stop::default();
-    let reloads = signals::install(&stop, args.config.is_some())?;
-    let reloader = args.config.map(|path| {
-        Reloader::new(
+    let reload_requests = signals::install(&stop, args.config.is_some())?;
+    let reload = args.config.map(|path| {
+        let manifest = model.manifest.clone();
+        reload(Reloader::new(
             path,
             args.settings,
             settings.clone(),
-            model.manifest.clone(),
-        )
+            manifest,
+        ))
     });
     let mut pipeline = build(&settings, in_file, &spec, &model, detector, &stop)?;
-    (pipeline.control.reloader, pipeline.control.reloads) = (reloader, reloads);
+    pipeline.control.reload = reload;
+    pipeline.control.reload_requests = reload_requests;
     let totals = pipeline.run(&stop).map_err(failure)?;
     summarise(&totals);
     Ok(())
+}
+
+/// The settings file, read again on request.
+fn reload(mut reloader: Reloader) -> Reload {
+    Box::new(move || {
+        let reloaded = reloader.reload()?;
+        Ok(Reloaded {
+            changes: reloaded.to_string(),
+            plan: DetectPlan {
+                thresholds: reloaded.thresholds,
+            },
+        })
+    })
 }
 
 /// The source that the settings name, or the first camera where there is one.
@@ -83,7 +95,6 @@ fn build(
     stop: &Stop,
 ) -> Result<Pipeline, Failure> {
     let clock = SystemClock::shared();
-    let (health, news) = Health::new();
     let options = CaptureOptions {
         size: settings.size,
         fps: settings.fps,
@@ -92,56 +103,43 @@ fn build(
         retry: settings.no_retry != Some(true),
         clock: clock.clone(),
         stop: stop.signal().clone(),
-        health: health.clone(),
     };
     let source = capture::open(spec, &options).map_err(|e| match e {
         CaptureError::Unusable(_) => Failure::new(config_code(in_file), e),
         _ => failure(e.into()),
     })?;
-    let root = Path::new("/");
-    let mut reasons = Vec::new();
-    let meter = power::find(root, detector.gpu().as_ref(), &mut reasons);
-    for reason in reasons {
-        tracing::info!("power meter: {reason}");
-    }
-    let sampler = Sampler::new(meter, root, clock.clone());
-    let (described, engine, meter) = (source.describe(), detector.describe(), sampler.info());
-    tracing::info!("source: {described}");
+    let sampler = sampler(&detector, &clock);
+    let run = run_info(&spec.name(), source.describe(), model, &detector, &sampler);
+    tracing::info!("source: {}", run.source);
     tracing::info!(
-        "model: {} ({}); engine: {engine}",
-        model.manifest.name,
-        model.origin
+        "model: {} ({}); engine: {}",
+        run.model.name,
+        model.origin,
+        run.engine
     );
-    let mut log = settings
-        .jsonl
-        .as_deref()
-        .map(|dest| JsonlWriter::open(dest, settings.log_options(), clock.clone()))
-        .transpose()
-        .map_err(sink_failure)?;
-    if let Some(log) = &mut log {
-        start_log(log, model, &described, &engine, meter.as_ref());
-    }
-    let rate = match source.is_live() {
-        true => Rate::Measured,
-        false => Rate::Source(source.fps()),
+    let context = SinkContext {
+        live: source.is_live(),
+        fps: source.fps(),
+        clock: clock.clone(),
+        camera: run.camera.clone(),
     };
-    let save = settings
-        .save
-        .as_deref()
-        .map(|path| Saver::create(path, rate))
-        .transpose();
+    let tables = toml::Table::new();
+    let sinks = stages::open_outputs(settings, &tables, &context).map_err(sink_failure)?;
+    let analyzers = stages::make_analyzers(&tables)?;
     let metrics = Metrics::new(clock.clone());
+    let (health, news) = Health::new();
     let notifier = Notifier::from_env(&clock, &metrics, &health);
-    warn_of_impatience(notifier.as_ref(), options.timeout);
+    warn_of_short_watchdog(notifier.as_ref(), options.timeout);
     Ok(Pipeline {
-        save: save.map_err(sink_failure)?,
-        window: window(settings),
-        labels: Labels::new(&model.manifest.classes),
-        metrics,
+        run,
         source,
-        detector,
-        log,
+        plan: detector.plan(),
+        detector: Box::new(detector),
+        analyzers,
+        sinks,
+        local_sink: window(settings).map(|window| Box::new(window) as Box<dyn Sink>),
         sampler,
+        metrics,
         clock,
         health,
         control: Control {
@@ -150,50 +148,21 @@ fn build(
             ..Control::default()
         },
         max_frames: settings.max_frames,
-        stats_every: Duration::from_secs_f64(settings.stats_interval.unwrap_or(10.0)),
+        stats_interval: Duration::from_secs_f64(settings.stats_interval.unwrap_or(10.0)),
     })
 }
 
 /// A camera that stalls must be known to be lost before the watchdog takes it for a hang.
-fn warn_of_impatience(notifier: Option<&Notifier>, camera_timeout: Duration) {
-    let patience = notifier.and_then(Notifier::watchdog);
-    if let Some(patience) = patience.filter(|&patience| patience <= camera_timeout) {
+fn warn_of_short_watchdog(notifier: Option<&Notifier>, camera_timeout: Duration) {
+    let limit = notifier.and_then(Notifier::watchdog);
+    if let Some(limit) = limit.filter(|&limit| limit <= camera_timeout) {
         tracing::warn!(
             "the service's WatchdogSec of {} s is not longer than the camera timeout of {} s: a stalled camera \
              will restart the service; raise WatchdogSec or lower --camera-timeout",
-            patience.as_secs_f64(),
+            limit.as_secs_f64(),
             camera_timeout.as_secs_f64()
         );
     }
-}
-
-fn start_log(
-    log: &mut JsonlWriter,
-    model: &Model,
-    source: &str,
-    engine: &str,
-    meter: Option<&MeterInfo>,
-) {
-    let now = jiff::Timestamp::now();
-    log.run(&RunRecord {
-        schema: SCHEMA,
-        run_id: format!("{}-{}", now.as_millisecond(), std::process::id()),
-        ts: now,
-        version: env!("CARGO_PKG_VERSION"),
-        source,
-        model: ModelRecord {
-            name: &model.manifest.name,
-            sha256: &model.manifest.sha256,
-            input_size: model.manifest.input_size,
-        },
-        engine,
-        board: Board::read(Path::new("/")).as_ref(),
-        power: meter.map(|meter| PowerRecord {
-            source: meter.source,
-            scope: &meter.scope,
-        }),
-        classes: &model.manifest.classes,
-    });
 }
 
 /// A window unless headless; without a display the run goes on without one.
@@ -208,7 +177,11 @@ fn window(settings: &Settings) -> Option<Window> {
 }
 
 fn sink_failure(error: SinkError) -> Failure {
-    Failure::new(RUN_FAILED, error)
+    let code = match error {
+        SinkError::Options { .. } => super::CONFIG,
+        _ => RUN_FAILED,
+    };
+    Failure::new(code, error)
 }
 
 fn failure(error: PipelineError) -> Failure {
@@ -240,10 +213,10 @@ fn summarise(totals: &Totals) {
         ms(spent.postprocess)
     ));
     let drops = totals.drops;
-    if drops != crate::metrics::Drops::default() {
+    if drops != crate::stats::Drops::default() {
         say(format_args!(
-            "lost: {} frames in the driver, {} replaced by newer ones, {} damaged; {} log lines",
-            drops.driver, drops.replaced, drops.damaged, drops.log
+            "lost: {} frames in the driver, {} replaced by newer ones, {} damaged; {} log lines, {} in other outputs",
+            drops.driver, drops.replaced, drops.damaged, drops.log, drops.outputs
         ));
     }
     match (totals.energy, &totals.last.energy) {

@@ -1,8 +1,8 @@
 //! Reading `vovcam.toml` again while the program runs.
 
 use super::{ConfigError, Settings};
-use crate::postprocess::Thresholds;
-use crate::weights::Manifest;
+use crate::detection::Thresholds;
+use crate::model::Manifest;
 use std::path::PathBuf;
 
 /// Keys that take effect while running; all others need a restart.
@@ -83,7 +83,7 @@ mod tests {
     /// A model with the classes class0, class1 and class2, and a file with `text`.
     fn reloader(dir: &tempfile::TempDir, text: &str, line: Settings) -> Reloader {
         let model =
-            crate::weights::Model::random(crate::model::Network::vovnet27_slim(), 3, 1).unwrap();
+            crate::model::Model::random(crate::network::Network::vovnet27_slim(), 3, 1).unwrap();
         let path = dir.path().join("vovcam.toml");
         std::fs::write(&path, text).unwrap();
         let running = line.clone().or(Settings::load(&path).unwrap());

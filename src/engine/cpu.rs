@@ -17,7 +17,6 @@ mod aligned;
 mod direct;
 mod dot;
 mod kernels;
-pub(in crate::engine) mod layout;
 mod memory;
 mod pack;
 mod plan;
@@ -32,14 +31,14 @@ mod winograd;
 
 pub use simd::Isa;
 
-use super::{BatchSize, Engine, EngineError, Precision, RawOutput, check_input, refused};
-use crate::graph::{NodeId, Op};
-use crate::preprocess::ModelInput;
-use crate::weights::Model;
+use super::layout::Layout;
+use super::{BatchSize, Engine, EngineError, Precision, check_input, refused};
+use crate::model::Model;
+use crate::network::graph::{NodeId, Op};
+use crate::tensor::{Batch, RawOutput};
 use aligned::Aligned;
 use dot::ByteKernels;
 use kernels::Kernels;
-use layout::Layout;
 use memory::{INPUT_PIXEL, Memory};
 use pack::{Algorithm, InputLanes, Packed};
 use plan::{Arithmetic, Plan, PlanContext};
@@ -222,11 +221,7 @@ impl CpuEngine {
     /// # Errors
     /// When the input size does not fit the network.
     #[allow(unsafe_code, reason = "as in `infer`, with a clock")]
-    pub fn profile(
-        &mut self,
-        input: &ModelInput,
-        rounds: usize,
-    ) -> Result<Vec<StepTime>, EngineError> {
+    pub fn profile(&mut self, input: &Batch, rounds: usize) -> Result<Vec<StepTime>, EngineError> {
         let mut output = RawOutput::default();
         self.infer(input, &mut output)?;
         let index = self.plan(BatchSize::of(input))?;
@@ -350,7 +345,7 @@ impl Engine for CpuEngine {
     }
 
     #[allow(unsafe_code, reason = "the one door from safe code to the plan")]
-    fn infer(&mut self, input: &ModelInput, output: &mut RawOutput) -> Result<(), EngineError> {
+    fn infer(&mut self, input: &Batch, output: &mut RawOutput) -> Result<(), EngineError> {
         check_input(self.multiple, input)?;
         output.resize_for(&self.context.graph, input.batch, input.height, input.width);
         let index = self.plan(BatchSize::of(input))?;

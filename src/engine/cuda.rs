@@ -26,12 +26,13 @@ mod tests;
 mod tune;
 
 pub use super::Precision;
-use super::cpu::layout::{BLOCK, Layout};
+use super::layout::{BLOCK, Layout};
 
-use super::{BatchSize, Engine, EngineError, GpuPlace, RawOutput, check_input, lacks};
-use crate::graph::{Graph, Op, Shape};
-use crate::preprocess::ModelInput;
-use crate::weights::Model;
+use super::{BatchSize, Engine, EngineError, check_input, lacks};
+use crate::board::GpuPlace;
+use crate::model::Model;
+use crate::network::graph::{Graph, Op, Shape};
+use crate::tensor::{Batch, RawOutput};
 use choices::TuningCache;
 use conv::GpuFilter;
 use filter::Filter;
@@ -217,7 +218,7 @@ impl CudaEngine {
     /// As [`Engine::infer`].
     pub fn layers(
         &mut self,
-        input: &ModelInput,
+        input: &Batch,
         mut show: impl FnMut(&str, Shape, &[f32]),
     ) -> Result<(), EngineError> {
         check_input(self.multiple, input)?;
@@ -244,7 +245,7 @@ impl CudaEngine {
     }
 
     /// The plan for a size: its index.
-    fn plan(&mut self, input: &ModelInput) -> Result<usize, EngineError> {
+    fn plan(&mut self, input: &Batch) -> Result<usize, EngineError> {
         self.gpu.bind()?;
         let size = BatchSize::of(input);
         if let Some(known) = self.plans.iter().position(|plan| plan.size() == size) {
@@ -282,7 +283,7 @@ impl Engine for CudaEngine {
         Some(GpuPlace { pci })
     }
 
-    fn infer(&mut self, input: &ModelInput, output: &mut RawOutput) -> Result<(), EngineError> {
+    fn infer(&mut self, input: &Batch, output: &mut RawOutput) -> Result<(), EngineError> {
         check_input(self.multiple, input)?;
         output.resize_for(&self.graph, input.batch, input.height, input.width);
         let index = self.plan(input)?;

@@ -1,10 +1,11 @@
 //! The graph on candle tensors: any candle device, no tricks. This is the oracle for the fast
 //! engines and the baseline that they are measured against.
 
-use super::{Engine, EngineError, GpuPlace, RawOutput, check_input};
-use crate::graph::{Graph, NodeId, Op};
-use crate::preprocess::ModelInput;
-use crate::weights::Model;
+use super::{Engine, EngineError, check_input};
+use crate::board::GpuPlace;
+use crate::model::Model;
+use crate::network::graph::{Graph, NodeId, Op};
+use crate::tensor::{Batch, RawOutput};
 use candle_core::{D, Device, Result as CandleResult, Tensor};
 use candle_nn::{Conv2d, Conv2dConfig, Module};
 
@@ -78,7 +79,7 @@ impl ReferenceEngine {
     ///
     /// # Errors
     /// When the images do not fit the network, or candle fails in a layer.
-    pub fn forward_pictures(&self, input: &ModelInput) -> Result<Vec<Tensor>, EngineError> {
+    pub fn forward_pictures(&self, input: &Batch) -> Result<Vec<Tensor>, EngineError> {
         check_input(self.graph.max_stride(), input)?;
         self.graph
             .checked_shapes(input.height, input.width)
@@ -114,7 +115,7 @@ impl ReferenceEngine {
         }
     }
 
-    fn normalised(&self, input: &ModelInput) -> CandleResult<Tensor> {
+    fn normalised(&self, input: &Batch) -> CandleResult<Tensor> {
         let shape = (input.batch, input.height, input.width, 3);
         let bytes = Tensor::from_slice(&input.data, shape, &self.device)?;
         let planes = bytes
@@ -138,7 +139,7 @@ impl Engine for ReferenceEngine {
         format!("reference: candle f32 on {device}")
     }
 
-    fn infer(&mut self, input: &ModelInput, output: &mut RawOutput) -> Result<(), EngineError> {
+    fn infer(&mut self, input: &Batch, output: &mut RawOutput) -> Result<(), EngineError> {
         let values = self.forward_pictures(input)?;
         output.resize_for(&self.graph, input.batch, input.height, input.width);
         for (level, out) in output.levels.iter_mut().zip(&self.graph.outputs) {

@@ -1,6 +1,6 @@
 //! Average precision and recall of boxes as COCO defines them (Lin et al. 2014,
-//! <https://cocodataset.org/#detection-eval>), with the same results as pycocotools: the same
-//! matching order, the same ties, the same 101 recall points, in f64.
+//! <https://cocodataset.org/#detection-eval>). Results equal those of pycocotools: matching order,
+//! ties, the 101 recall points and f64 arithmetic are the same.
 
 use super::dataset::{Dataset, ImageRecord, Truth};
 use super::predictions::{Prediction, Predictions};
@@ -9,20 +9,35 @@ use std::array::from_fn;
 
 /// IoU thresholds 0.50, 0.55 … 0.95.
 const THRESHOLDS: usize = 10;
-/// Recall 0, 0.01 … 1 at which precision is read.
+/// Number of recall values 0, 0.01 … 1 at which precision is sampled.
 const RECALL_POINTS: usize = 101;
-/// Most detections of a class in an image.
+/// Maximum detections of a class per image.
 const MAX_DETECTIONS: usize = 100;
 
-/// Square pixels, both ends included.
-type AreaRange = (f64, f64);
-const LARGEST: f64 = 1e10;
-const ALL: AreaRange = (0.0, LARGEST);
-const SMALL: AreaRange = (0.0, 32.0 * 32.0);
-const MEDIUM: AreaRange = (32.0 * 32.0, 96.0 * 96.0);
-const LARGE: AreaRange = (96.0 * 96.0, LARGEST);
+/// Range of areas in square pixels, both ends included.
+#[derive(Clone, Copy)]
+struct AreaRange {
+    min: f64,
+    max: f64,
+}
 
-/// COCO's twelve figures, 0..=1; `None` where there is no box to find.
+impl AreaRange {
+    const LARGEST: f64 = 1e10;
+    const ALL: AreaRange = AreaRange::new(0.0, AreaRange::LARGEST);
+    const SMALL: AreaRange = AreaRange::new(0.0, 32.0 * 32.0);
+    const MEDIUM: AreaRange = AreaRange::new(32.0 * 32.0, 96.0 * 96.0);
+    const LARGE: AreaRange = AreaRange::new(96.0 * 96.0, AreaRange::LARGEST);
+
+    const fn new(min: f64, max: f64) -> AreaRange {
+        AreaRange { min, max }
+    }
+
+    fn excludes(self, area: f64) -> bool {
+        area < self.min || area > self.max
+    }
+}
+
+/// COCO's twelve figures, 0..=1; `None` without boxes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct CocoMetrics {
     /// Average precision over IoU 0.50:0.05:0.95.
@@ -37,7 +52,7 @@ pub struct CocoMetrics {
     pub ap_medium: Option<f64>,
     /// AP of objects above 96² px.
     pub ap_large: Option<f64>,
-    /// Recall with one detection of the class an image, mean over IoU 0.50:0.05:0.95.
+    /// Recall with one detection per class and image, mean over IoU 0.50:0.05:0.95.
     pub ar_1: Option<f64>,
     /// Recall with 10 detections.
     pub ar_10: Option<f64>,
@@ -105,9 +120,14 @@ pub(super) fn evaluate(
         .map(|(index, image)| Scene::new(image, predictions.of_image(index), category))
         .filter(|scene| !(scene.truths.is_empty() && scene.found.is_empty()))
         .collect();
-    let [all, small, medium, large] =
-        [ALL, SMALL, MEDIUM, LARGE].map(|range| Outcomes::collect(&scenes, range));
-    let [one, ten, hundred] = [1, 10, MAX_DETECTIONS].map(|most| all.curve(most));
+    let [all, small, medium, large] = [
+        AreaRange::ALL,
+        AreaRange::SMALL,
+        AreaRange::MEDIUM,
+        AreaRange::LARGE,
+    ]
+    .map(|range| Outcomes::collect(&scenes, range));
+    let [one, ten, hundred] = [1, 10, MAX_DETECTIONS].map(|max| all.curve(max));
     let [small, medium, large] =
         [small, medium, large].map(|outcomes| outcomes.curve(MAX_DETECTIONS));
     CocoMetrics {
@@ -126,12 +146,12 @@ pub(super) fn evaluate(
     }
 }
 
-/// What an image has of one class, and what was found there.
+/// Boxes and detections of one class in one image.
 struct Scene<'a> {
     truths: Vec<&'a Truth>,
-    /// Best score first; equal scores in the order of the results.
+    /// Detections by descending score; equal scores in the order of the results.
     found: Vec<&'a Prediction>,
-    /// `[found, truths]`
+    /// IoU, `[found, truths]`.
     ious: Vec<f64>,
 }
 
@@ -160,7 +180,7 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// IoU; with a crowd the part of the detection that lies inside it.
+/// IoU; for a crowd, the part of the detection that lies inside it.
 fn overlap(prediction: &Prediction, truth: &Truth) -> f64 {
     let both = super::intersection(&prediction.bbox, &truth.bbox);
     if both <= 0.0 {
@@ -174,66 +194,65 @@ fn overlap(prediction: &Prediction, truth: &Truth) -> f64 {
     both / union
 }
 
-/// What a detection came to at one IoU threshold.
+/// Result of a detection at one IoU threshold.
 #[derive(Clone, Copy, PartialEq)]
 enum Outcome {
-    Hit,
-    False,
+    TruePositive,
+    FalsePositive,
     Ignored,
 }
 
-/// One detection of the class.
-struct Judged {
+/// One detection of the class, matched at every IoU threshold.
+struct Matched {
     score: f64,
-    /// Place within its image, by score.
+    /// Rank within its image, by score.
     rank: usize,
     at: [Outcome; THRESHOLDS],
 }
 
 /// Every detection of a class within an area range.
 struct Outcomes {
-    /// Best score first; equal scores by image.
-    judged: Vec<Judged>,
-    /// Boxes to be found.
+    /// By descending score; equal scores by image.
+    matched: Vec<Matched>,
+    /// Boxes that are not ignored.
     positives: usize,
 }
 
 impl Outcomes {
     fn collect(scenes: &[Scene], range: AreaRange) -> Outcomes {
-        let outside = |area: f64| area < range.0 || area > range.1;
         let thresholds = iou_thresholds();
         let mut outcomes = Outcomes {
-            judged: Vec::new(),
+            matched: Vec::new(),
             positives: 0,
         };
         for scene in scenes {
             let ignored: Vec<bool> = scene
                 .truths
                 .iter()
-                .map(|truth| truth.ignore || outside(truth.area))
+                .map(|truth| truth.ignore || range.excludes(truth.area))
                 .collect();
             outcomes.positives += ignored.iter().filter(|&&ignored| !ignored).count();
             let matches = thresholds.map(|threshold| match_boxes(scene, &ignored, threshold));
             for (rank, prediction) in scene.found.iter().enumerate() {
-                let out_of_range = outside(prediction.bbox[2] * prediction.bbox[3]);
+                let out_of_range = range.excludes(prediction.bbox[2] * prediction.bbox[3]);
                 let at = from_fn(|threshold| match matches[threshold][rank] {
                     Some(truth) if ignored[truth] => Outcome::Ignored,
-                    Some(_) => Outcome::Hit,
+                    Some(_) => Outcome::TruePositive,
                     None if out_of_range => Outcome::Ignored,
-                    None => Outcome::False,
+                    None => Outcome::FalsePositive,
                 });
                 let score = prediction.score;
-                outcomes.judged.push(Judged { score, rank, at });
+                outcomes.matched.push(Matched { score, rank, at });
             }
         }
-        outcomes.judged.sort_by(|a, b| b.score.total_cmp(&a.score));
+        outcomes.matched.sort_by(|a, b| b.score.total_cmp(&a.score));
         outcomes
     }
 
-    /// Precision and recall with at most `most` detections an image; `None` without boxes.
-    fn curve(&self, most: usize) -> Option<Curve> {
+    /// Precision and recall with at most `max` detections per image; `None` without boxes.
+    fn curve(&self, max: usize) -> Option<Curve> {
         (self.positives > 0).then(|| {
-            let at: [(f64, f64); THRESHOLDS] = from_fn(|threshold| self.curve_at(most, threshold));
+            let at: [(f64, f64); THRESHOLDS] = from_fn(|threshold| self.curve_at(max, threshold));
             Curve {
                 precision: at.map(|(precision, _)| precision),
                 recall: at.map(|(_, recall)| recall),
@@ -241,17 +260,18 @@ impl Outcomes {
         })
     }
 
-    fn curve_at(&self, most: usize, threshold: usize) -> (f64, f64) {
+    /// Average precision and final recall at one IoU threshold.
+    fn curve_at(&self, max: usize, threshold: usize) -> (f64, f64) {
         let (mut hits, mut total) = (0.0, 0.0);
         let (mut precision, mut recall) = (Vec::new(), Vec::new());
-        for judged in self.judged.iter().filter(|judged| judged.rank < most) {
-            match judged.at[threshold] {
-                Outcome::Hit => (hits, total) = (hits + 1.0, total + 1.0),
-                Outcome::False => total += 1.0,
-                // a point that repeats the one before it changes no figure
+        for found in self.matched.iter().filter(|found| found.rank < max) {
+            match found.at[threshold] {
+                Outcome::TruePositive => (hits, total) = (hits + 1.0, total + 1.0),
+                Outcome::FalsePositive => total += 1.0,
+                // it would repeat the previous point, which changes no figure
                 Outcome::Ignored => continue,
             }
-            // pycocotools adds the epsilon, against 0 / 0
+            // pycocotools adds the epsilon, to avoid 0 / 0
             precision.push(hits / (total + f64::EPSILON));
             recall.push(hits / self.positives as f64);
         }
@@ -260,14 +280,14 @@ impl Outcomes {
     }
 }
 
-/// Mean of the best precision at or beyond each recall point.
+/// Mean over the recall points of the highest precision at or beyond each.
 fn average_precision(precision: &mut [f64], recall: &[f64]) -> f64 {
     for i in (1..precision.len()).rev() {
         precision[i - 1] = precision[i - 1].max(precision[i]);
     }
     let sum: f64 = (0..RECALL_POINTS)
         .map(|point| {
-            // the same rounding as the reference's linspace: it decides at exact recalls
+            // rounds like numpy.linspace in pycocotools, which matters at exact recall values
             let wanted = match point {
                 100 => 1.0,
                 point => point as f64 * 0.01,
@@ -279,7 +299,7 @@ fn average_precision(precision: &mut [f64], recall: &[f64]) -> f64 {
     sum / RECALL_POINTS as f64
 }
 
-/// One class, area range and number of detections, by IoU threshold.
+/// Precision and recall of one class, area range and detection limit, by IoU threshold.
 #[derive(Clone, Copy)]
 struct Curve {
     precision: [f64; THRESHOLDS],
@@ -296,7 +316,7 @@ impl Curve {
     }
 }
 
-/// With the same rounding as the reference's linspace: it decides at exact IoUs.
+/// The IoU thresholds, rounded like numpy.linspace in pycocotools, which matters at exact IoUs.
 fn iou_thresholds() -> [f64; THRESHOLDS] {
     let step = (0.95 - 0.5) / 9.0;
     from_fn(|i| match i {
@@ -305,11 +325,11 @@ fn iou_thresholds() -> [f64; THRESHOLDS] {
     })
 }
 
-/// For each detection, best score first, the box that it takes.
+/// The box assigned to each detection, by descending score.
 fn match_boxes(scene: &Scene, ignored: &[bool], threshold: f64) -> Vec<Option<usize>> {
     let boxes = scene.truths.len();
     let mut order: Vec<usize> = (0..boxes).collect();
-    order.sort_by_key(|&truth| ignored[truth]); // stable: boxes that count come first
+    order.sort_by_key(|&truth| ignored[truth]); // stable: boxes that are not ignored first
     let mut taken = vec![false; boxes];
     (0..scene.found.len())
         .map(|rank| {
@@ -324,8 +344,8 @@ fn match_boxes(scene: &Scene, ignored: &[bool], threshold: f64) -> Vec<Option<us
         .collect()
 }
 
-/// The free box with the largest IoU, the later one of equals; a box that is ignored only
-/// where no box that counts reaches the threshold.
+/// The unassigned box with the largest IoU; of equals, the last. An ignored box matches only if no
+/// other box reaches the threshold.
 fn best_match(
     order: &[usize],
     ious: &[f64],
@@ -334,13 +354,13 @@ fn best_match(
     free: impl Fn(usize) -> bool,
 ) -> Option<usize> {
     let mut best: Option<usize> = None;
-    let mut least = threshold.min(1.0 - 1e-10);
+    let mut min_iou = threshold.min(1.0 - 1e-10);
     for &truth in order {
         if ignored[truth] && best.is_some_and(|best| !ignored[best]) {
             break;
         }
-        if free(truth) && ious[truth] >= least {
-            least = ious[truth];
+        if free(truth) && ious[truth] >= min_iou {
+            min_iou = ious[truth];
             best = Some(truth);
         }
     }

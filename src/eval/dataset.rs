@@ -1,16 +1,17 @@
-//! A labelled data set in COCO form: `images/*` and `annotations.json`, in a folder or a tar.
+//! A labelled data set in COCO format: `images/*` and `annotations.json`, in a folder or a tar.
 //!
-//! An image may say in `labelled` which classes its labels are complete for. For every other
-//! class "no box" means "unknown", so neither boxes nor detections of those classes count there.
+//! The optional field `labelled` of an image lists the classes whose labels are complete. For other
+//! classes a missing box means "unknown", so boxes and detections of them are not evaluated there.
 
-use super::pictures::{self, AnnotationFile, Pictures};
-use crate::frame::{Frame, Size};
+use super::images::{self, AnnotationFile, Images};
+use crate::frame::Frame;
+use crate::geometry::Size;
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why a data set cannot be used.
+/// A data set that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DatasetError {
     /// A file could not be read.
@@ -18,16 +19,16 @@ pub enum DatasetError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// Not a tar.
+    /// Neither a folder nor a tar.
     #[error("'{}' is neither a folder nor a plain tar (a compressed tar must be decompressed first)",
         path.display())]
     Tar {
         /// The file.
         path: PathBuf,
-        /// What the tar reader said.
+        /// The tar reader's error.
         source: io::Error,
     },
     /// No annotation file.
@@ -45,34 +46,34 @@ pub enum DatasetError {
         /// The annotation files.
         found: String,
     },
-    /// The annotation file is not what it should be.
+    /// The annotation file is not valid.
     #[error("the annotations '{origin}' are not valid: {reason}")]
     Annotations {
         /// The annotation file.
         origin: String,
-        /// What is wrong.
+        /// Expected and got.
         reason: String,
     },
-    /// An annotated picture does not exist.
-    #[error("the picture '{picture}' is missing, but the annotations name it")]
-    MissingPicture {
-        /// Where it should be.
-        picture: String,
+    /// An annotated image does not exist.
+    #[error("the image '{image}' is missing, but the annotations name it")]
+    MissingImage {
+        /// Its expected path.
+        image: String,
     },
-    /// A picture that cannot be decoded, or not the one that was annotated.
-    #[error("cannot use the picture '{picture}': {reason}")]
-    Picture {
-        /// The picture.
-        picture: String,
-        /// What is wrong.
+    /// An image that cannot be decoded, or has another size than the annotated one.
+    #[error("cannot use the image '{image}': {reason}")]
+    Image {
+        /// Its path.
+        image: String,
+        /// The decoder's error, or expected and actual size.
         reason: String,
     },
-    /// Class names that do not fit.
+    /// Class names that are not in the data set.
     #[error("{reason}; the data set '{}' has: {known}", path.display())]
     Classes {
         /// The data set.
         path: PathBuf,
-        /// What does not fit.
+        /// The names that are not in it.
         reason: String,
         /// The set's class names.
         known: String,
@@ -84,7 +85,7 @@ pub enum DatasetError {
 pub struct Category {
     /// Its id in the annotation file.
     pub id: i64,
-    /// Its name, which is how it is matched with the model's classes.
+    /// Its name, which is compared with the names of the model's classes.
     pub name: String,
 }
 
@@ -93,24 +94,24 @@ pub struct Category {
 pub struct Truth {
     /// Index into [`Dataset::categories`].
     pub category: usize,
-    /// `[x, y, width, height]` in pixels of the stored picture.
+    /// `[x, y, width, height]` in pixels of the stored image.
     pub bbox: [f64; 4],
-    /// Square pixels; of the object's outline where the file has one, else of the box.
+    /// Area in square pixels: the annotation's `area` if it has one, else that of the box.
     pub area: f64,
-    /// `iscrowd`: neither finding nor missing it counts.
+    /// `iscrowd`: neither a match nor a miss counts.
     pub ignore: bool,
 }
 
-/// One picture and its boxes.
+/// One image and its boxes.
 #[derive(Clone, Debug)]
 pub struct ImageRecord {
     /// Its id in the annotation file.
     pub id: i64,
     /// Path below `images/`.
     pub file_name: String,
-    /// Size in pixels, where the file gives it.
+    /// Size in pixels, if the file has it.
     pub size: Option<Size>,
-    /// By category: whether every object of that class is labelled.
+    /// By category index: whether every object of that class is labelled.
     pub labelled: Vec<bool>,
     /// Boxes of the labelled classes, in the file's order.
     pub truths: Vec<Truth>,
@@ -123,16 +124,16 @@ pub struct Dataset {
     pub path: PathBuf,
     /// Classes by ascending id.
     pub categories: Vec<Category>,
-    /// Pictures by ascending id: the order that decides between equal scores.
+    /// Images by ascending id. Equal scores are ordered by image.
     pub images: Vec<ImageRecord>,
-    /// What was left out and why, for the report.
+    /// Exclusions and their reasons, for the report.
     pub notes: Vec<String>,
-    /// Ids of classes that the file has and the evaluation leaves out.
+    /// Ids of classes that are in the file but excluded from the evaluation.
     removed: Vec<i64>,
-    pictures: Pictures,
+    store: Images,
 }
 
-/// For each class of a model the category it stands for, if the data set has it.
+/// For each class of a model, the matching category index, if the data set has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClassMap(Vec<Option<usize>>);
 
@@ -144,13 +145,13 @@ impl ClassMap {
 }
 
 impl Dataset {
-    /// Opens a folder, or a tar, which is indexed in one pass and never unpacked. Pictures are
-    /// not looked at yet.
+    /// Opens a folder or a tar. A tar is indexed in one pass and not unpacked. Images are not read
+    /// yet.
     ///
     /// # Errors
-    /// When it cannot be read or its annotations are not valid.
+    /// If it cannot be read, or its annotations are not valid.
     pub fn open(path: &Path) -> Result<Dataset, DatasetError> {
-        let (pictures, file) = pictures::open(path)?;
+        let (store, file) = images::open(path)?;
         let AnnotationFile { origin, bytes } = file;
         let parsed = serde_json::from_slice(&bytes)
             .map_err(|e| e.to_string())
@@ -169,7 +170,7 @@ impl Dataset {
             images: parsed.images,
             notes,
             removed: Vec::new(),
-            pictures,
+            store,
         })
     }
 
@@ -185,32 +186,32 @@ impl Dataset {
         )
     }
 
-    /// Decodes one picture; the frame's id is `index`.
+    /// Reads and decodes one image; the frame's id is `index`.
     ///
     /// # Errors
-    /// When it is missing, damaged, or not of the annotated size.
+    /// If it is missing, damaged, or not of the annotated size.
     pub fn read(&mut self, index: usize) -> Result<Frame, DatasetError> {
         let record = &self.images[index];
-        let (size, rgb) = self.pictures.read(&record.file_name, record.size)?;
+        let (size, rgb) = self.store.read(&record.file_name, record.size)?;
         let mut frame = Frame::from_rgb(index as u64, size, rgb);
-        frame.name = Some(record.file_name.clone());
+        frame.meta.name = Some(record.file_name.as_str().into());
         Ok(frame)
     }
 
-    /// Makes sure that every picture exists, before hours are spent on the others.
+    /// Checks that every image exists, so that a long evaluation does not fail late.
     ///
     /// # Errors
-    /// Names the first that is missing.
-    pub fn check_pictures(&self) -> Result<(), DatasetError> {
+    /// [`DatasetError::MissingImage`] with the first that is missing.
+    pub fn check_images(&self) -> Result<(), DatasetError> {
         self.images
             .iter()
-            .try_for_each(|image| self.pictures.check(&image.file_name))
+            .try_for_each(|image| self.store.check(&image.file_name))
     }
 
     /// Keeps only these classes.
     ///
     /// # Errors
-    /// When the set does not have one of them.
+    /// If the data set lacks one of them.
     pub fn select(&mut self, names: &[String]) -> Result<(), DatasetError> {
         if let Some(unknown) = names.iter().find(|name| self.index_of(name).is_none()) {
             return Err(self.class_error(format!("no class is named '{unknown}'")));
@@ -224,12 +225,12 @@ impl Dataset {
         Ok(())
     }
 
-    /// Matches a model's classes with the set's by name. Classes of the set that the model does
-    /// not know are left out of the evaluation, with a note: it answers how well the model finds
-    /// what it was made for.
+    /// Matches a model's classes with the data set's by name. Classes that the model does not have
+    /// are excluded from the evaluation, with a note, so that the figures are those of the model's
+    /// own classes.
     ///
     /// # Errors
-    /// When they have no class in common.
+    /// If they have no class in common.
     pub fn match_model(&mut self, classes: &[String]) -> Result<ClassMap, DatasetError> {
         let keep: Vec<bool> = self
             .categories
@@ -260,7 +261,7 @@ impl Dataset {
         ))
     }
 
-    /// Whether a class of this id was in the file and is left out.
+    /// Whether a class of this id is in the file but excluded from the evaluation.
     pub(super) fn is_removed(&self, category_id: i64) -> bool {
         self.removed.contains(&category_id)
     }
@@ -305,7 +306,7 @@ fn retain_by<T>(items: &mut Vec<T>, keep: &[bool]) {
     items.retain(|_| flags.next() == Some(&true));
 }
 
-/// The parts of a COCO annotation file that count.
+/// The fields of a COCO annotation file that are used.
 #[derive(Deserialize)]
 struct RawFile {
     images: Vec<RawImage>,
@@ -411,7 +412,8 @@ fn image_record(raw: RawImage, categories: &[Category]) -> Result<ImageRecord, S
     })
 }
 
-/// Hands the boxes to their images; returns how many were left out as not labelled there.
+/// Adds the boxes to their images; returns the number of boxes excluded because their image does
+/// not label their class.
 fn add_truths(
     images: &mut [ImageRecord],
     categories: &[Category],

@@ -1,21 +1,21 @@
-//! What a detector found in a data set, and COCO's results file of it.
+//! A detector's predictions on a data set, and their COCO results file.
 
 use super::dataset::Dataset;
-use crate::postprocess::Detection;
+use crate::detection::Detection;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-/// A detection in terms of the data set, in the precision that results files have.
+/// A detection with the data set's category, in f64 like results files.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prediction {
     /// Index into [`Dataset::categories`].
     pub category: usize,
     /// `[x, y, width, height]` in pixels.
     pub bbox: [f64; 4],
-    /// Higher is more certain.
+    /// Confidence; higher is more certain.
     pub score: f64,
 }
 
@@ -30,14 +30,14 @@ impl Prediction {
     }
 }
 
-/// Predictions by image, only of classes that the image labels.
+/// Predictions by image, only of classes that the image labels completely.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Predictions {
     by_image: Vec<Vec<Prediction>>,
     dropped: usize,
 }
 
-/// Why a results file cannot be read or written.
+/// A results file that cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum ResultsError {
     /// It could not be read.
@@ -45,7 +45,7 @@ pub enum ResultsError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// It could not be written.
@@ -53,7 +53,7 @@ pub enum ResultsError {
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// Not COCO results, or not of this data set.
@@ -61,7 +61,7 @@ pub enum ResultsError {
     Format {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// Expected and got.
         reason: String,
     },
 }
@@ -76,7 +76,7 @@ struct Row {
 }
 
 impl Predictions {
-    /// Room for the predictions of `images` pictures.
+    /// No predictions yet, for a data set of `images` images.
     pub(super) fn with_images(images: usize) -> Predictions {
         Predictions {
             by_image: vec![Vec::new(); images],
@@ -98,39 +98,39 @@ impl Predictions {
         self.dropped += 1;
     }
 
-    /// Keeps the `most` best scores of an image.
-    pub(super) fn truncate(&mut self, image: usize, most: usize) {
+    /// Keeps the `max` highest scores of an image.
+    pub(super) fn truncate(&mut self, image: usize, max: usize) {
         let found = &mut self.by_image[image];
         found.sort_by(|a, b| b.score.total_cmp(&a.score));
-        found.truncate(most);
+        found.truncate(max);
     }
 
-    /// Those of one picture.
+    /// Predictions of one image.
     pub fn of_image(&self, image: usize) -> &[Prediction] {
         &self.by_image[image]
     }
 
-    /// How many there are.
+    /// Number of predictions of all images.
     pub fn len(&self) -> usize {
         self.by_image.iter().map(Vec::len).sum()
     }
 
-    /// Whether nothing was found.
+    /// Whether there are no predictions.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many were dropped because their image or the data set does not label their class.
+    /// Number of predictions dropped because their image or the data set does not label their class.
     pub fn dropped(&self) -> usize {
         self.dropped
     }
 
     /// Reads COCO results: `[{"image_id", "category_id", "bbox", "score"}, …]`, ids as in the
     /// data set's annotation file. Rows of classes that [`Dataset::select`] or
-    /// [`Dataset::match_model`] took away are dropped.
+    /// [`Dataset::match_model`] excluded are dropped.
     ///
     /// # Errors
-    /// When it cannot be read, is no such list, or names an image or class that the data set lacks.
+    /// If it cannot be read, is not such a list, or names an image or class that the data set lacks.
     pub fn read(path: &Path, dataset: &Dataset) -> Result<Predictions, ResultsError> {
         let bytes = std::fs::read(path).map_err(|source| ResultsError::Read {
             path: path.to_owned(),
@@ -177,11 +177,11 @@ impl Predictions {
         Ok(predictions)
     }
 
-    /// Writes COCO results, one row a line, with every digit: other evaluators get the same
-    /// numbers from them.
+    /// Writes COCO results, one row per line, with all digits, so that other evaluators compute the
+    /// same figures.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// If the file cannot be written.
     pub fn write(&self, path: &Path, dataset: &Dataset) -> Result<(), ResultsError> {
         self.write_rows(path, dataset)
             .map_err(|source| ResultsError::Write {

@@ -1,4 +1,4 @@
-//! An evaluation as a table for people and as JSON for machines.
+//! The evaluation report: as a text table and as JSON.
 
 use super::Evaluation;
 use super::coco::CocoMetrics;
@@ -9,7 +9,7 @@ impl Evaluation {
     /// The JSON report, indented; a figure without boxes is `null`.
     ///
     /// # Errors
-    /// Never in practice: every field has a JSON form.
+    /// None in practice: every field can be serialised.
     pub fn to_json(&self) -> Result<String, serde_json::Error> {
         serde_json::to_string_pretty(self)
     }
@@ -50,7 +50,7 @@ impl Display for Evaluation {
 
 impl Evaluation {
     fn write_classes(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        // a class that no image labels would be a row of dashes
+        // a class that no image labels has no figures
         let shown = || self.classes.iter().filter(|class| class.images > 0);
         let names = shown().map(|class| class.name.chars().count());
         let width = names.max().unwrap_or(0).max("mean of 00".len());
@@ -87,8 +87,8 @@ impl Evaluation {
             .iter()
             .any(|class| class.images > 0 && !class.in_mean)
         {
-            let least = self.min_boxes.max(1);
-            writeln!(f, "* not in the means: fewer than {least} boxes")?;
+            let min = self.min_boxes.max(1);
+            writeln!(f, "* not in the means: fewer than {min} boxes")?;
         }
         if self.dropped_detections > 0 {
             writeln!(
@@ -172,7 +172,7 @@ fn write_coco(f: &mut Formatter<'_>, coco: &CocoMetrics) -> fmt::Result {
     )
 }
 
-/// Three digits, or a dash where there is nothing to measure.
+/// Three decimals, or a dash without a value.
 struct Figure(Option<f64>);
 
 impl Display for Figure {

@@ -1,20 +1,20 @@
-//! PASCAL VOC's average precision at IoU 0.5 (Everingham et al. 2010, section 4.2): sampled at
-//! 11 recalls as until 2009, and the area under the curve as since 2010.
+//! PASCAL VOC's average precision at IoU 0.5 (Everingham et al. 2010, section 4.2): the mean of
+//! 11 samples of the curve, as VOC defined it until 2009, and the area under it, as since 2010.
 //!
-//! Boxes are half-open as everywhere in this program; VOC's own kit counts whole pixels, both
-//! ends included.
+//! Boxes are half-open, as everywhere in this program. The VOC development kit instead counts whole
+//! pixels with both ends included, so its IoUs differ slightly.
 
 use super::dataset::Dataset;
 use super::predictions::{Prediction, Predictions};
 use serde::Serialize;
 
-/// Least IoU of a hit.
-const LEAST_IOU: f64 = 0.5;
+/// IoU threshold of a true positive.
+const MIN_IOU: f64 = 0.5;
 
-/// Average precision at IoU 0.5 in both ways, 0..=1; `None` where there is no box to find.
+/// Average precision at IoU 0.5, 0..=1; `None` without boxes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct VocMetrics {
-    /// Mean of the best precision at recall 0, 0.1 … 1.
+    /// Mean of the highest precision at or beyond recall 0, 0.1 … 1.
     pub ap_11_point: Option<f64>,
     /// Area under the precision envelope.
     pub ap_area: Option<f64>,
@@ -59,7 +59,7 @@ pub(super) fn evaluate(
     }
 }
 
-/// Walks through the detections of all images, best score first, equal scores by image.
+/// The precision-recall curve: one point per detection, by descending score; equal scores by image.
 fn curve(
     dataset: &Dataset,
     predictions: &Predictions,
@@ -83,13 +83,13 @@ fn curve(
         let mut best: Option<(usize, f64)> = None;
         for (index, truth) in truths.iter().enumerate() {
             let iou = super::iou(&prediction.bbox, &truth.bbox);
-            if truth.category == category && best.is_none_or(|(_, most)| iou > most) {
+            if truth.category == category && best.is_none_or(|(_, max)| iou > max) {
                 best = Some((index, iou));
             }
         }
-        match best.filter(|&(_, iou)| iou >= LEAST_IOU) {
+        match best.filter(|&(_, iou)| iou >= MIN_IOU) {
             Some((index, _)) if truths[index].ignore => continue,
-            // a second detection of the same object is false
+            // a second detection of the same object is a false positive
             Some((index, _)) => {
                 hits += usize::from(!std::mem::replace(&mut taken[image][index], true))
             }

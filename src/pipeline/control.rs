@@ -1,24 +1,43 @@
-//! What comes from outside while a run goes on: settings to read anew, and a service manager
-//! that wants to know how it goes.
+//! The control stage: figures for the log at fixed times, the service manager, and requests to
+//! read the settings again.
 
-use super::latest::Giver;
-use super::{Stop, chain};
-use crate::config::reload::Reloader;
-use crate::notify::Notifier;
-use crate::postprocess::Thresholds;
-use crate::sink::jsonl::Event;
-use crossbeam_channel::{Receiver, never, select, tick};
+use super::latest::LatestSender;
+use super::outputs::Outputs;
+use super::{PipelineError, Stop, chain};
+use crate::clock::Clock;
+use crate::detect::DetectPlan;
+use crate::event::{Event, EventKind};
+use crate::monitor::notify::Notifier;
+use crossbeam_channel::{Receiver, never, select};
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
 
-/// The outside of a run; by default there is none.
+/// Settings that were read again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reloaded {
+    /// The detector's plan from the next frame on.
+    pub plan: DetectPlan,
+    /// The changes, as text for the log.
+    pub changes: String,
+}
+
+/// Reads the settings again.
+///
+/// # Errors
+/// When they are wrong; then nothing has changed.
+pub type Reload = Box<dyn FnMut() -> Result<Reloaded, Box<dyn Error + Send + Sync>> + Send>;
+
+/// Inputs of the control stage besides time; none by default.
 pub struct Control {
-    /// Who is told.
+    /// The service manager.
     pub notifier: Option<Notifier>,
-    /// News that the notifier should not wait with.
+    /// Wakes the notifier before its next turn.
     pub news: Receiver<()>,
     /// Reads the settings again.
-    pub reloader: Option<Reloader>,
+    pub reload: Option<Reload>,
     /// Requests to do so.
-    pub reloads: Receiver<()>,
+    pub reload_requests: Receiver<()>,
 }
 
 impl Default for Control {
@@ -26,120 +45,82 @@ impl Default for Control {
         Control {
             notifier: None,
             news: never(),
-            reloader: None,
-            reloads: never(),
+            reload: None,
+            reload_requests: never(),
         }
     }
 }
 
-impl Control {
-    /// Whether there is anything to wait for.
-    pub(super) fn is_needed(&self) -> bool {
-        self.notifier.is_some() || self.reloader.is_some()
-    }
+/// The control stage with everything that it serves.
+pub(super) struct ControlStage {
+    pub(super) control: Control,
+    pub(super) stop: Stop,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) stats_interval: Duration,
+    pub(super) plans: LatestSender<DetectPlan>,
+    pub(super) outputs: Outputs,
+}
 
-    /// Serves requests until the run stops. New thresholds go to the detector, which takes them
-    /// up between two frames; what happened goes to `log`.
-    pub(super) fn run(mut self, stop: &Stop, thresholds: &Giver<Thresholds>, log: impl Fn(Event)) {
-        let ticks = self
-            .notifier
-            .as_ref()
-            .map_or_else(never, |notifier| tick(notifier.interval()));
+impl ControlStage {
+    /// Serves until the run stops. New plans go to the detect stage, which takes them up between
+    /// two frames; figures and events go to all sinks.
+    pub(super) fn run(self) -> Result<(), PipelineError> {
+        let mut control = self.control;
+        let stats = self.clock.ticks(self.stats_interval);
+        let notify = match &control.notifier {
+            Some(notifier) => self.clock.ticks(notifier.interval()),
+            None => never(),
+        };
         loop {
             select! {
-                recv(stop.signal()) -> _ => break,
-                recv(ticks) -> _ => self.tick(),
-                recv(self.news) -> news => match news {
-                    Ok(()) => self.tick(),
-                    Err(_) => self.news = never(),
+                recv(self.stop.signal()) -> _ => break,
+                recv(stats) -> _ => self.outputs.stats(),
+                recv(notify) -> _ => control.notify(),
+                recv(control.news) -> news => match news {
+                    Ok(()) => control.notify(),
+                    Err(_) => control.news = never(),
                 },
-                recv(self.reloads) -> request => match request {
-                    Ok(()) => log(self.reload(thresholds)),
-                    Err(_) => self.reloads = never(),
+                recv(control.reload_requests) -> request => match request {
+                    Ok(()) => self.outputs.event(control.reload(&self.plans)),
+                    Err(_) => control.reload_requests = never(),
                 },
             }
         }
-        if let Some(notifier) = &mut self.notifier {
+        if let Some(notifier) = &mut control.notifier {
             notifier.stopping();
         }
+        Ok(())
     }
+}
 
-    fn tick(&mut self) {
+impl Control {
+    fn notify(&mut self) {
         if let Some(notifier) = &mut self.notifier {
             notifier.tick();
         }
     }
 
-    fn reload(&mut self, thresholds: &Giver<Thresholds>) -> Event {
-        let Some(reloader) = &mut self.reloader else {
-            return Event::config_rejected("there is no settings file");
+    fn reload(&mut self, plans: &LatestSender<DetectPlan>) -> Event {
+        let rejected = |reason: String| Event::new(EventKind::ConfigRejected).message(reason);
+        let Some(reload) = &mut self.reload else {
+            return rejected("there is no settings file".to_owned());
         };
         let reloaded = match &mut self.notifier {
-            Some(notifier) => notifier.reloading(|| reloader.reload()),
-            None => reloader.reload(),
+            Some(notifier) => notifier.reloading(reload),
+            None => reload(),
         };
         match reloaded {
-            Ok(reloaded) => {
-                tracing::info!("settings read again: {reloaded}");
-                let event = Event::config_reloaded(&reloaded.to_string());
-                // a detector that has ended needs no thresholds
-                let _ = thresholds.give(reloaded.thresholds);
-                event
+            Ok(Reloaded { plan, changes }) => {
+                tracing::info!("settings read again: {changes}");
+                // a detect stage that has ended needs no plan
+                let _ = plans.send(plan);
+                Event::new(EventKind::ConfigReloaded).message(changes)
             }
             Err(error) => {
-                let reason = chain(&error);
+                let reason = chain(error.as_ref());
                 tracing::error!("settings not read, the old ones stay: {reason}");
-                Event::config_rejected(&reason)
+                rejected(reason)
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::latest::{Policy, Taker, handoff};
-    use super::*;
-    use crate::config::Settings;
-    use crossbeam_channel::bounded;
-
-    /// Runs `control` until it has served one request, then stops it.
-    fn serve(control: Control) -> (Taker<Thresholds>, Event) {
-        let stop = Stop::default();
-        let (give, taken) = handoff(Policy::Newest);
-        let (log, events) = bounded(1);
-        control.run(&stop, &give, |event| {
-            log.send(event).unwrap();
-            stop.stop();
-        });
-        (taken, events.recv().unwrap())
-    }
-
-    #[test]
-    fn a_reload_reaches_detector_and_log_and_a_bad_file_only_the_log() {
-        let dir = tempfile::tempdir().unwrap();
-        let model =
-            crate::weights::Model::random(crate::model::Network::vovnet27_slim(), 2, 1).unwrap();
-        let path = dir.path().join("vovcam.toml");
-        let control = |text: &str| {
-            std::fs::write(&path, text).unwrap();
-            let (requests, reloads) = bounded(1);
-            requests.send(()).unwrap();
-            let none = Settings::default();
-            let manifest = model.manifest.clone();
-            Control {
-                reloader: Some(Reloader::new(path.clone(), none.clone(), none, manifest)),
-                reloads, // its sender is gone after the one request
-                ..Control::default()
-            }
-        };
-        let (taken, event) = serve(control("threshold = 0.25"));
-        assert_eq!(taken.try_take().unwrap().unwrap().score, [0.25, 0.25]);
-        assert_eq!(event, Event::config_reloaded("changed: threshold"));
-
-        let (taken, event) = serve(control("threshold = 2"));
-        assert!(taken.try_take().is_err(), "nothing was given");
-        assert_eq!(event.event, "config_rejected");
-        let message = event.message.as_deref().unwrap();
-        assert!(message.contains("from 0 to 1"), "{message}");
     }
 }

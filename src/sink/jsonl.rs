@@ -1,30 +1,34 @@
-//! The JSONL log, schema `vovcam.v1`: one object a line, `type` first.
+//! The JSONL log, schema `vovcam.v1`: one object per line, `type` first.
 //!
-//! `assets/vovcam.v1.schema.json` is the contract, docs/jsonl.md explains it. Unknown values are
-//! `null`, never 0 or "". Every line is one write, so that readers never see half a line while
-//! the program lives. A file is kept whole, within its size and off a full disk as
-//! [`file::LogOptions`] say.
+//! `assets/vovcam.v1.schema.json` is the schema, docs/jsonl.md explains it. Unknown values are
+//! `null`, never 0 or "". Every line is one write, so that readers do not see partial lines while
+//! the program runs. [`file::LogOptions`] sets rotation, the minimum free space and fsync.
 
 pub mod file;
 mod record;
 mod storage;
 
-pub use record::{Event, ModelRecord, PowerRecord, RunRecord, SCHEMA};
+pub use record::SCHEMA;
 
-use super::{Labels, Report, SinkError};
+use super::{Flow, Message, Queue, Sink, SinkError};
 use crate::clock::{Clock, SystemClock};
-use crate::metrics::Snapshot;
+use crate::event::Event;
+use crate::message::Report;
+use crate::message::RunInfo;
+use crate::stats::Snapshot;
 use file::{LogFile, LogOptions};
-use record::Line;
+use jiff::Timestamp;
+use record::LogLine;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Writes the log. After creation it never fails: a full disk costs lines, which are counted,
-/// and is noticed to be over.
+/// Writes the log. Once it is open, no call but [`JsonlWriter::finish`] fails: lines that cannot be
+/// written are counted as lost, and writing is retried.
 pub struct JsonlWriter {
     output: Output,
-    clock: Arc<dyn Clock>,
+    /// Empty before the `run` line.
+    camera: Arc<str>,
     line: Vec<u8>,
 }
 
@@ -33,12 +37,12 @@ enum Output {
     Stream(Stream),
 }
 
-/// Standard output, or whatever a library user has.
+/// Standard output, or the writer of a library user.
 struct Stream {
     writer: Box<dyn Write + Send>,
     lost: u64,
     failing: bool,
-    /// The other end of the pipe is closed.
+    /// The reader has closed its end of the pipe.
     reader_left: bool,
 }
 
@@ -46,82 +50,94 @@ impl JsonlWriter {
     /// Appends to a file without rotation, or writes to standard output when `dest` is `-`.
     ///
     /// # Errors
-    /// When the file cannot be opened for appending.
+    /// If the file cannot be opened for appending.
     pub fn create(dest: &str) -> Result<JsonlWriter, SinkError> {
-        JsonlWriter::open(dest, LogOptions::default(), SystemClock::shared())
+        JsonlWriter::open(dest, LogOptions::default(), SystemClock::shared(), "")
     }
 
     /// Appends to a file as `options` say, or writes to standard output when `dest` is `-`.
     ///
     /// # Errors
-    /// When the file cannot be opened for appending, other than for a disk that is full or
-    /// read-only: that may pass, and is treated as if it came later.
+    /// If the file cannot be opened for appending. A full or read-only disk is not an error here:
+    /// it is handled like one that fills up later.
     pub fn open(
         dest: &str,
         options: LogOptions,
         clock: Arc<dyn Clock>,
+        camera: &str,
     ) -> Result<JsonlWriter, SinkError> {
         let output = match dest {
             "-" => Output::Stream(Stream::to(Box::new(io::stdout()))),
             path => {
-                let file = LogFile::open(Path::new(path), options, Arc::clone(&clock))?;
+                let file = LogFile::open(Path::new(path), options, clock, camera)?;
                 Output::File(Box::new(file))
             }
         };
         Ok(JsonlWriter {
             output,
-            clock,
+            camera: "".into(),
             line: Vec::with_capacity(4096),
         })
     }
 
-    /// Writes to anything, for tests and other programs.
+    /// Writes to any writer, for tests and library users.
     pub fn to(output: Box<dyn Write + Send>) -> JsonlWriter {
         JsonlWriter {
             output: Output::Stream(Stream::to(output)),
-            clock: SystemClock::shared(),
+            camera: "".into(),
             line: Vec::with_capacity(4096),
         }
     }
 
-    /// The log's first line, and the first line of every file that follows.
-    pub fn run(&mut self, record: &RunRecord<'_>) {
-        if self.encode(&Line::Run(record)) {
+    /// Writes the `run` line, and again as the first line of every further file.
+    pub fn run(&mut self, run: &Arc<RunInfo>) {
+        self.camera = Arc::clone(&run.camera);
+        if self.encode(&LogLine::run(run)) {
             match &mut self.output {
-                Output::File(file) => file.set_head(&self.line),
+                Output::File(file) => file.set_header(&self.line),
                 Output::Stream(stream) => stream.write(&self.line),
             }
         }
     }
 
-    /// A frame's line.
-    pub fn frame(&mut self, report: &Report, labels: &Labels) {
-        self.write(&Line::frame(report, labels));
+    /// Writes a `frame` line.
+    pub fn frame(&mut self, report: &Report) {
+        self.write(&LogLine::frame(report));
     }
 
-    /// Figures of the moment.
-    pub fn stats(&mut self, stats: &Snapshot) {
-        self.write(&Line::stats(self.clock.wall(), stats));
+    /// Writes a `stats` line.
+    pub fn stats(&mut self, ts: Timestamp, stats: &Snapshot) {
+        let camera = Arc::clone(&self.camera);
+        self.write(&LogLine::stats(ts, &camera, stats));
     }
 
-    /// Something that happened.
-    pub fn event(&mut self, event: &Event) {
-        self.write(&Line::event(self.clock.wall(), event));
+    /// Writes an `event` line.
+    pub fn event(&mut self, ts: Timestamp, event: &Event) {
+        let camera = Arc::clone(&self.camera);
+        self.write(&LogLine::event(ts, &camera, event));
     }
 
-    /// To be called every second or so: what is due to be forced to the disk is.
+    /// Syncs the file if [`LogOptions::fsync_interval`] has passed; call about every second.
     pub fn tick(&mut self) {
         if let Output::File(file) = &mut self.output {
             file.sync_if_due();
         }
     }
 
-    /// Whether whoever read standard output has closed it: the log ends there.
+    /// Events of the log file itself (rotation, disk) since the last call. The log has them already.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        match &mut self.output {
+            Output::File(file) => file.take_events(),
+            Output::Stream(_) => Vec::new(),
+        }
+    }
+
+    /// Whether the reader of standard output has closed the pipe, which ends the log.
     pub fn reader_left(&self) -> bool {
         matches!(&self.output, Output::Stream(stream) if stream.reader_left)
     }
 
-    /// Lines that could not be written.
+    /// Number of lines that could not be written.
     pub fn lost(&self) -> u64 {
         match &self.output {
             Output::File(file) => file.lost(),
@@ -129,10 +145,11 @@ impl JsonlWriter {
         }
     }
 
-    /// Makes sure that what was written is on the disk. With `complete`, lost lines are an error.
+    /// Syncs the log to the disk. With `complete`, lost lines are an error.
     ///
     /// # Errors
-    /// When the system cannot promise that. A reader that closed its pipe has read enough.
+    /// If the sync fails or, with `complete`, if lines were lost. A closed pipe is not an error: the
+    /// reader has read all it wanted.
     pub fn finish(self, complete: bool) -> Result<(), SinkError> {
         match self.output {
             Output::File(file) => file.finish(complete),
@@ -149,7 +166,7 @@ impl JsonlWriter {
         }
     }
 
-    fn write(&mut self, line: &Line<'_>) {
+    fn write(&mut self, line: &LogLine<'_>) {
         if self.encode(line) {
             match &mut self.output {
                 Output::File(file) => file.append(&self.line),
@@ -158,12 +175,72 @@ impl JsonlWriter {
         }
     }
 
-    /// Whether the line could be encoded, which only a defect prevents.
-    fn encode(&mut self, line: &Line<'_>) -> bool {
+    /// Encodes a line; `false` on failure, which only a defect in this program causes.
+    fn encode(&mut self, line: &LogLine<'_>) -> bool {
         self.line.clear();
         line.write_to(&mut self.line)
             .map_err(|error| tracing::error!("a log line cannot be encoded: {error}"))
             .is_ok()
+    }
+}
+
+/// Log lines that may wait for the disk: 8 s at 30 frames per second.
+const QUEUE_LINES: usize = 256;
+
+/// The log as a sink.
+pub struct LogSink {
+    log: JsonlWriter,
+    live: bool,
+}
+
+impl LogSink {
+    /// A sink that writes to `log`. If the source is not `live`, no line may be lost: the detector
+    /// waits for the log, and missing lines at the end are an error.
+    pub fn new(log: JsonlWriter, live: bool) -> LogSink {
+        LogSink { log, live }
+    }
+}
+
+impl Sink for LogSink {
+    fn name(&self) -> &'static str {
+        "log"
+    }
+
+    fn queue(&self) -> Queue {
+        match self.live {
+            true => Queue::Bounded(QUEUE_LINES),
+            false => Queue::Lossless(QUEUE_LINES),
+        }
+    }
+
+    fn accept(&mut self, message: &Message) -> Result<Flow, SinkError> {
+        match message {
+            Message::Run(run) => self.log.run(run),
+            Message::Frame(frame) => self.log.frame(&frame.report),
+            Message::Stats { ts, stats } => self.log.stats(*ts, stats),
+            Message::Event { ts, event } => self.log.event(*ts, event),
+        }
+        Ok(match self.log.reader_left() {
+            true => Flow::Stop("the log's reader has closed its pipe"),
+            false => Flow::Continue,
+        })
+    }
+
+    fn upkeep(&mut self) -> Result<Flow, SinkError> {
+        self.log.tick();
+        Ok(Flow::Continue)
+    }
+
+    fn lost(&self) -> u64 {
+        self.log.lost()
+    }
+
+    fn take_events(&mut self) -> Vec<Event> {
+        self.log.take_events()
+    }
+
+    fn finish(self: Box<Self>) -> Result<(), SinkError> {
+        self.log.finish(!self.live)
     }
 }
 

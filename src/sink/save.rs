@@ -1,44 +1,49 @@
 //! Annotated frames on disk: a folder of JPEGs, or a Motion-JPEG AVI clip.
 
-use super::SinkError;
+use super::picture::Picture;
+use super::{Flow, Message, Queue, Sink, SinkContext, SinkError};
 use crate::avi::AviWriter;
 use crate::clock::MonoTime;
-use crate::frame::{Frame, Size};
-use image::ExtendedColorType;
-use image::codecs::jpeg::JpegEncoder;
+use crate::frame::FrameMeta;
+use crate::geometry::Size;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-/// Rate of a saved clip when the source does not know its own.
+/// Frame rate of a saved clip if the source has none.
 const DEFAULT_FPS: f64 = 10.0;
-const JPEG_QUALITY: u8 = 90;
+/// Annotated frames that may wait for the JPEG encoder.
+const QUEUE_FRAMES: usize = 4;
 
-/// Encodes and writes frames.
-pub struct Saver {
-    target: Target,
-    jpeg: Vec<u8>,
+/// Writes annotated frames to disk.
+pub struct Recorder {
+    destination: Destination,
+    live: bool,
+    /// The first frame that could not be written.
+    failed: Option<SinkError>,
+    /// The last frame could not be written.
+    failing: bool,
 }
 
-enum Target {
+enum Destination {
     Folder {
         path: PathBuf,
-        /// Pictures' own names that were given: `a.jpg` and `a.png` must not share one.
+        /// Names in use by frames from image files: `a.jpg` and `a.png` must not share one.
         taken: HashSet<PathBuf>,
     },
     Clip {
         path: PathBuf,
         rate: Rate,
-        /// Made with the first frame, which decides the clip's size.
+        /// Opened with the first frame, which sets the size of the clip.
         open: Option<OpenClip>,
     },
 }
 
-/// The frames per second that a clip is to be shown at.
+/// How the frame rate in the clip's header is determined.
 #[derive(Clone, Copy, Debug)]
-pub enum Rate {
-    /// Every frame of a source of this rate is saved.
+enum Rate {
+    /// Rate of the source: every frame is saved.
     Source(Option<f64>),
-    /// Only those of a live source that there was time for: their times decide.
+    /// Measured from the timestamps of the saved frames: a live source may lose frames.
     Measured,
 }
 
@@ -50,12 +55,12 @@ struct OpenClip {
     last: MonoTime,
 }
 
-impl Saver {
-    /// A clip when `path` ends in `.avi`, else a folder, which is made.
+impl Recorder {
+    /// A clip if `path` ends in `.avi`, else a folder of JPEGs. Missing folders are created.
     ///
     /// # Errors
-    /// When the folder, or the clip's folder, cannot be made.
-    pub fn create(path: &Path, rate: Rate) -> Result<Saver, SinkError> {
+    /// If the folder, or the clip's folder, cannot be created.
+    pub fn create(path: &Path, context: &SinkContext) -> Result<Recorder, SinkError> {
         let is_clip = path
             .extension()
             .is_some_and(|e| e.eq_ignore_ascii_case("avi"));
@@ -67,43 +72,38 @@ impl Saver {
         if !folder.as_os_str().is_empty() {
             std::fs::create_dir_all(folder).map_err(|e| write_error(folder, e))?;
         }
-        let target = match is_clip {
-            true => Target::Clip {
+        let destination = match is_clip {
+            true => Destination::Clip {
                 path: path.to_owned(),
-                rate,
+                rate: match context.live {
+                    true => Rate::Measured,
+                    false => Rate::Source(context.fps),
+                },
                 open: None,
             },
-            false => Target::Folder {
+            false => Destination::Folder {
                 path: path.to_owned(),
                 taken: HashSet::new(),
             },
         };
-        Ok(Saver {
-            target,
-            jpeg: Vec::new(),
+        Ok(Recorder {
+            destination,
+            live: context.live,
+            failed: None,
+            failing: false,
         })
     }
 
-    /// Writes `picture`, the annotated RGB of `frame`. A clip keeps the size of its first frame;
-    /// frames of another size are left out of it, with a warning.
-    ///
-    /// # Errors
-    /// When the disk refuses it.
-    pub fn write(&mut self, frame: &Frame, picture: &[u8]) -> Result<(), SinkError> {
-        let size = frame.size;
-        self.jpeg.clear();
-        JpegEncoder::new_with_quality(&mut self.jpeg, JPEG_QUALITY)
-            .encode(picture, size.width, size.height, ExtendedColorType::Rgb8)
-            .map_err(|source| SinkError::Encode {
-                frame: frame.id,
-                source,
-            })?;
-        match &mut self.target {
-            Target::Folder { path, taken } => {
+    /// Writes an annotated frame. A clip has the size of its first frame; frames of another size are
+    /// skipped with a warning.
+    fn write(&mut self, frame: &FrameMeta, picture: &Picture) -> Result<(), SinkError> {
+        let (size, jpeg) = (frame.size, picture.jpeg()?);
+        match &mut self.destination {
+            Destination::Folder { path, taken } => {
                 let path = path.join(file_name(frame, taken));
-                std::fs::write(&path, &self.jpeg).map_err(|e| write_error(&path, e))
+                std::fs::write(&path, jpeg).map_err(|e| write_error(&path, e))
             }
-            Target::Clip { path, rate, open } => {
+            Destination::Clip { path, rate, open } => {
                 let clip = match open {
                     Some(clip) => clip,
                     None => open.insert(OpenClip {
@@ -116,26 +116,22 @@ impl Saver {
                 };
                 if clip.size != size {
                     tracing::warn!(
-                        "frame {} is {size}, the clip is {}: left out of it",
+                        "frame {} is not saved: it is {size}, the clip is {}",
                         frame.id,
                         clip.size
                     );
                     return Ok(());
                 }
-                clip.writer.write_jpeg(&self.jpeg)?;
+                clip.writer.write_jpeg(jpeg)?;
                 (clip.frames, clip.last) = (clip.frames + 1, frame.captured);
                 Ok(())
             }
         }
     }
 
-    /// Completes a clip.
-    ///
-    /// # Errors
-    /// When the disk refuses it.
-    pub fn finish(self) -> Result<(), SinkError> {
-        match self.target {
-            Target::Clip {
+    fn finish_clip(destination: Destination) -> Result<(), SinkError> {
+        match destination {
+            Destination::Clip {
                 rate,
                 open: Some(clip),
                 ..
@@ -151,8 +147,57 @@ impl Saver {
     }
 }
 
+impl Sink for Recorder {
+    fn name(&self) -> &'static str {
+        "save"
+    }
+
+    fn queue(&self) -> Queue {
+        match self.live {
+            // a lost frame is better than a late detection
+            true => Queue::Bounded(QUEUE_FRAMES),
+            false => Queue::Lossless(QUEUE_FRAMES),
+        }
+    }
+
+    fn needs_pictures(&self) -> bool {
+        true
+    }
+
+    /// A frame that cannot be written to a folder is reported at the end of the run, because the
+    /// disk may recover. A clip cannot continue after a partial frame.
+    fn accept(&mut self, message: &Message) -> Result<Flow, SinkError> {
+        let Message::Frame(frame) = message else {
+            return Ok(Flow::Continue);
+        };
+        let Some(picture) = &frame.picture else {
+            return Ok(Flow::Continue);
+        };
+        match self.write(&frame.report.frame, picture) {
+            Ok(()) => {
+                if std::mem::take(&mut self.failing) {
+                    tracing::info!("annotated frames are written again");
+                }
+            }
+            Err(error @ SinkError::Clip(_)) => return Err(error),
+            Err(error) => {
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::error!("{}", with_cause(&error));
+                }
+                self.failed.get_or_insert(error);
+            }
+        }
+        Ok(Flow::Continue)
+    }
+
+    fn finish(self: Box<Self>) -> Result<(), SinkError> {
+        let finished = Recorder::finish_clip(self.destination);
+        self.failed.map_or(finished, Err)
+    }
+}
+
 impl Rate {
-    /// What the clip says until it is finished.
+    /// Frame rate in the header until the clip is finished.
     fn provisional(self) -> f64 {
         match self {
             Rate::Source(Some(fps)) => fps,
@@ -162,20 +207,20 @@ impl Rate {
 }
 
 impl OpenClip {
-    /// Frames per second of what is in it; `None` of fewer than two frames.
+    /// Mean frames per second of the clip; `None` for fewer than two frames.
     fn fps(&self) -> Option<f64> {
         let seconds = self.last.since(self.first).as_secs_f64();
         (self.frames > 1 && seconds > 0.0).then(|| f64::from(self.frames - 1) / seconds)
     }
 }
 
-/// `000123.jpg`, or the picture's own name where the frame came from a file: `cat.jpg` for
-/// `cat.png`, `cat.webp.jpg` for another cat in the same folder, and then with a number.
-fn file_name(frame: &Frame, taken: &mut HashSet<PathBuf>) -> PathBuf {
+/// `000123.jpg`, or the image's own name if the frame came from a file: `cat.jpg` for `cat.png`. If
+/// that is taken, `cat.webp.jpg` for `cat.webp`, and then with a number.
+fn file_name(frame: &FrameMeta, taken: &mut HashSet<PathBuf>) -> PathBuf {
     let Some(name) = &frame.name else {
         return PathBuf::from(format!("{:06}.jpg", frame.id));
     };
-    let mut path = Path::new(name).with_extension("jpg");
+    let mut path = Path::new(&**name).with_extension("jpg");
     let mut others = 0;
     while !taken.insert(path.clone()) {
         others += 1;
@@ -186,6 +231,13 @@ fn file_name(frame: &Frame, taken: &mut HashSet<PathBuf>) -> PathBuf {
         .into();
     }
     path
+}
+
+fn with_cause(error: &SinkError) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
 }
 
 fn write_error(path: &Path, source: std::io::Error) -> SinkError {
@@ -199,6 +251,11 @@ fn write_error(path: &Path, source: std::io::Error) -> SinkError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::SystemClock;
+    use crate::detection::Labels;
+    use crate::frame::Frame;
+    use crate::sink::picture::PictureMaker;
+    use crate::sink::testing::message_of;
 
     fn frame(id: u64, side: u32) -> Frame {
         Frame::from_rgb(
@@ -208,24 +265,41 @@ mod tests {
         )
     }
 
+    fn recorder(path: &Path, live: bool, fps: Option<f64>) -> Box<Recorder> {
+        let context = SinkContext {
+            live,
+            fps,
+            clock: SystemClock::shared(),
+            camera: "test".into(),
+        };
+        Box::new(Recorder::create(path, &context).unwrap())
+    }
+
+    fn save(mut recorder: Box<Recorder>, frames: impl IntoIterator<Item = Frame>) {
+        let pictures = PictureMaker::new(Labels::new(&[]), false);
+        for frame in frames {
+            let message = Message::Frame(message_of(frame, &pictures));
+            recorder.accept(&message).unwrap();
+        }
+        recorder.finish().unwrap();
+    }
+
     #[test]
     fn a_folder_gets_numbered_pictures_or_the_source_names() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("a/b");
-        let mut saver = Saver::create(&folder, Rate::Source(None)).unwrap();
-        let named = |name: &str| Frame {
-            name: Some(name.to_owned()),
-            ..frame(1, 8)
+        let named = |name: &str| {
+            let mut frame = frame(1, 8);
+            frame.meta.name = Some(name.into());
+            frame
         };
-        for frame in [
+        let frames = [
             frame(0, 8),
             named("cat.png"),
             named("cat.webp"),
             named("cat.webp"),
-        ] {
-            saver.write(&frame, &frame.data).unwrap();
-        }
-        saver.finish().unwrap();
+        ];
+        save(recorder(&folder, false, None), frames);
         for name in ["000000.jpg", "cat.jpg", "cat.webp.jpg", "cat.webp.2.jpg"] {
             assert_eq!(image::open(folder.join(name)).unwrap().width(), 8, "{name}");
         }
@@ -235,11 +309,8 @@ mod tests {
     fn a_clip_can_be_read_back_and_keeps_its_first_size() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out.avi");
-        let mut saver = Saver::create(&path, Rate::Source(Some(25.0))).unwrap();
-        for frame in [frame(0, 16), frame(1, 8), frame(2, 16)] {
-            saver.write(&frame, &frame.data).unwrap();
-        }
-        saver.finish().unwrap();
+        let frames = [frame(0, 16), frame(1, 8), frame(2, 16)];
+        save(recorder(&path, false, Some(25.0)), frames);
         let mut reader = crate::avi::AviReader::open(&path).unwrap();
         assert_eq!((reader.size(), reader.fps()), (Size::new(16, 16), 25.0));
         let (mut jpeg, mut count) = (Vec::new(), 0);
@@ -250,18 +321,30 @@ mod tests {
     }
 
     #[test]
-    fn a_live_clip_is_shown_as_fast_as_its_frames_came() {
+    fn a_live_clip_has_the_rate_at_which_its_frames_came() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out.avi");
-        let mut saver = Saver::create(&path, Rate::Measured).unwrap();
-        for id in 0..5 {
-            let mut frame = frame(3 * id, 8); // a 30 fps camera before a detector of 10 fps
-            frame.captured = MonoTime {
+        let frames = (0..5).map(|id| {
+            let mut frame = frame(3 * id, 8); // a 30 fps camera, every third frame saved
+            frame.meta.captured = MonoTime {
                 ns: 100_000_000 * id,
             };
-            saver.write(&frame, &frame.data).unwrap();
-        }
-        saver.finish().unwrap();
+            frame
+        });
+        save(recorder(&path, true, None), frames);
         assert_eq!(crate::avi::AviReader::open(&path).unwrap().fps(), 10.0);
+    }
+
+    #[test]
+    fn a_folder_that_vanishes_is_an_error_at_the_end_and_not_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("gone");
+        let mut recorder = recorder(&folder, true, None);
+        std::fs::remove_dir(&folder).unwrap();
+        let pictures = PictureMaker::new(Labels::new(&[]), false);
+        let message = Message::Frame(message_of(frame(0, 8), &pictures));
+        assert_eq!(recorder.accept(&message).unwrap(), Flow::Continue);
+        let error = recorder.finish().unwrap_err().to_string();
+        assert!(error.contains("gone"), "{error}");
     }
 }

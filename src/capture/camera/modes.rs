@@ -1,7 +1,8 @@
-//! What a camera can send, and which of it is taken.
+//! V4L2 mode enumeration and selection.
 
-use crate::decode::YuvCoding;
-use crate::frame::{PixelFormat, Size};
+use crate::capture::decode::YuvCoding;
+use crate::frame::PixelFormat;
+use crate::geometry::Size;
 use std::io;
 use v4l::format::{Colorspace, Quantization};
 use v4l::frameinterval::FrameIntervalEnum;
@@ -11,7 +12,7 @@ use v4l::video::capture::Parameters;
 use v4l::{Device, Format, FourCC};
 use yuv::{YuvRange, YuvStandardMatrix};
 
-/// What a camera is asked for without a wish.
+/// Mode if none is requested.
 pub(super) const DEFAULT_SIZE: Size = Size::new(1280, 720);
 pub(super) const DEFAULT_FPS: f64 = 30.0;
 
@@ -26,16 +27,16 @@ const FORMATS: [(&[u8; 4], PixelFormat); 7] = [
     (b"JPEG", PixelFormat::Mjpeg),
 ];
 
-/// One way in which a camera can send pictures.
+/// A format, frame size and rate that a camera offers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mode {
     /// The driver's four-character code.
     pub fourcc: [u8; 4],
-    /// What it is decoded as.
+    /// The format for the decoder.
     pub format: PixelFormat,
-    /// Picture size.
+    /// Frame size.
     pub size: Size,
-    /// Most frames per second.
+    /// Highest frame rate.
     pub fps: f64,
 }
 
@@ -51,8 +52,9 @@ impl std::fmt::Display for Mode {
     }
 }
 
-/// Every mode that can be decoded. A camera with stepwise sizes is asked at `wish`.
-pub(super) fn modes(device: &Device, wish: Size) -> io::Result<Vec<Mode>> {
+/// Every mode that can be decoded. A camera with stepwise sizes is queried at the size nearest to
+/// `requested`.
+pub(super) fn modes(device: &Device, requested: Size) -> io::Result<Vec<Mode>> {
     let mut all = Vec::new();
     for description in device.enum_formats()? {
         let fourcc = description.fourcc.repr;
@@ -66,11 +68,11 @@ pub(super) fn modes(device: &Device, wish: Size) -> io::Result<Vec<Mode>> {
             let size = match frame_size.size {
                 FrameSizeEnum::Discrete(d) => Size::new(d.width, d.height),
                 FrameSizeEnum::Stepwise(s) => Size::new(
-                    wish.width.clamp(s.min_width, s.max_width),
-                    wish.height.clamp(s.min_height, s.max_height),
+                    requested.width.clamp(s.min_width, s.max_width),
+                    requested.height.clamp(s.min_height, s.max_height),
                 ),
             };
-            let fps = fastest(device, description.fourcc, size);
+            let fps = max_fps(device, description.fourcc, size);
             all.push(Mode {
                 fourcc,
                 format,
@@ -82,8 +84,8 @@ pub(super) fn modes(device: &Device, wish: Size) -> io::Result<Vec<Mode>> {
     Ok(all)
 }
 
-/// Most frames per second at a size; drivers that do not say are taken at their word later.
-fn fastest(device: &Device, fourcc: FourCC, size: Size) -> f64 {
+/// Highest rate at this size; [`DEFAULT_FPS`] if the driver does not report one.
+fn max_fps(device: &Device, fourcc: FourCC, size: Size) -> f64 {
     let intervals = device
         .enum_frameintervals(fourcc, size.width, size.height)
         .unwrap_or_default();
@@ -93,24 +95,24 @@ fn fastest(device: &Device, fourcc: FourCC, size: Size) -> f64 {
             f64::from(s.min.denominator) / f64::from(s.min.numerator.max(1))
         }
     };
-    let fastest = intervals
+    let max = intervals
         .into_iter()
         .map(|i| rate(i.interval))
         .fold(0.0, f64::max);
-    if fastest > 0.0 { fastest } else { DEFAULT_FPS }
+    if max > 0.0 { max } else { DEFAULT_FPS }
 }
 
-/// The modes of one format, or all.
-pub(super) fn offered(modes: &[Mode], format: Option<PixelFormat>) -> Vec<Mode> {
+/// The modes of one format, or all modes.
+pub(super) fn with_format(modes: &[Mode], format: Option<PixelFormat>) -> Vec<Mode> {
     let wanted = |mode: &&Mode| format.is_none_or(|format| mode.format == format);
     modes.iter().filter(wanted).cloned().collect()
 }
 
-/// Why no mode is left.
-pub(super) fn nothing_usable(modes: &[Mode], format: Option<PixelFormat>) -> String {
+/// The error if no mode can be used.
+pub(super) fn no_usable_mode(modes: &[Mode], format: Option<PixelFormat>) -> String {
     match format {
         Some(format) if !modes.is_empty() => format!(
-            "does not send {format}, only {}: leave --format away or name one of these",
+            "does not send {format}, only {}: omit --format or set it to one of these",
             summary(modes)
         ),
         _ => "offers no format that can be decoded (RGB3, NV12, YUYV, UYVY, GREY, MJPG): \
@@ -119,11 +121,11 @@ pub(super) fn nothing_usable(modes: &[Mode], format: Option<PixelFormat>) -> Str
     }
 }
 
-/// The mode nearest to the wish: size first, then rate, then the cheapest to decode.
-pub(super) fn choose(modes: &[Mode], wish: Size, fps: f64) -> Option<&Mode> {
+/// The mode nearest to the requested size and rate; among equals the cheapest to decode.
+pub(super) fn choose(modes: &[Mode], requested: Size, fps: f64) -> Option<&Mode> {
     let cost = |mode: &Mode| {
         let off = |a: u32, b: u32| (f64::from(a) / f64::from(b)).ln().abs();
-        let size = off(mode.size.width, wish.width) + off(mode.size.height, wish.height);
+        let size = off(mode.size.width, requested.width) + off(mode.size.height, requested.height);
         let too_slow = (fps / mode.fps).max(1.0).ln();
         let decode = FORMATS
             .iter()
@@ -133,7 +135,7 @@ pub(super) fn choose(modes: &[Mode], wish: Size, fps: f64) -> Option<&Mode> {
     };
     modes.iter().min_by(|a, b| {
         let ((a_off, a_cost), (b_off, b_cost)) = (cost(a), cost(b));
-        // differences under 2 % are none: 30 against 29.97 fps must not decide
+        // differences under 2 % count as equal: 30 against 29.97 fps must not decide
         if (a_off - b_off).abs() < 0.02 {
             a_cost.cmp(&b_cost)
         } else {
@@ -142,16 +144,17 @@ pub(super) fn choose(modes: &[Mode], wish: Size, fps: f64) -> Option<&Mode> {
     })
 }
 
-/// What the driver said to a wish.
-pub(super) struct Agreed {
+/// The format that the driver set.
+pub(super) struct Negotiated {
     pub mode: Mode,
     /// Bytes per row, padding included.
     pub stride: usize,
     pub coding: YuvCoding,
 }
 
-/// Sets format and rate. The driver answers with what it really does, and that counts.
-pub(super) fn apply(device: &Device, chosen: &Mode, fps: f64) -> io::Result<Agreed> {
+/// Sets format and rate. The driver may adjust them (VIDIOC_S_FMT, VIDIOC_S_PARM); its answer is
+/// returned.
+pub(super) fn apply(device: &Device, chosen: &Mode, fps: f64) -> io::Result<Negotiated> {
     let wanted = Format::new(
         chosen.size.width,
         chosen.size.height,
@@ -160,7 +163,7 @@ pub(super) fn apply(device: &Device, chosen: &Mode, fps: f64) -> io::Result<Agre
     let got = device.set_format(&wanted)?;
     if got.fourcc != wanted.fourcc {
         return Err(io::Error::other(format!(
-            "asked for {} and the driver gave {}",
+            "requested format {}, got {} from the driver",
             wanted.fourcc, got.fourcc
         )));
     }
@@ -172,17 +175,17 @@ pub(super) fn apply(device: &Device, chosen: &Mode, fps: f64) -> io::Result<Agre
             mode.fps =
                 f64::from(params.interval.denominator) / f64::from(params.interval.numerator);
         }
-        // cameras that cannot set a rate still stream
+        // a camera whose rate cannot be set still streams
         Ok(_) | Err(_) => {}
     }
-    Ok(Agreed {
+    Ok(Negotiated {
         mode,
         stride: got.stride as usize,
         coding: coding(&got),
     })
 }
 
-/// How the driver codes colours; where it leaves that open, by the kernel's own rules
+/// The driver's colour coding. Fields that it leaves at their default follow the kernel's rules
 /// (`V4L2_MAP_YCBCR_ENC_DEFAULT` and `V4L2_MAP_QUANTIZATION_DEFAULT` of videodev2.h).
 fn coding(format: &Format) -> YuvCoding {
     let matrix = match format.colorspace {
@@ -198,7 +201,7 @@ fn coding(format: &Format) -> YuvCoding {
     YuvCoding { matrix, range }
 }
 
-/// `YUYV, MJPG (12 modes)`.
+/// Formats and number of modes, such as `YUYV, MJPG (12 modes)`.
 pub(super) fn summary(modes: &[Mode]) -> String {
     let mut codes: Vec<String> = modes
         .iter()
@@ -258,12 +261,12 @@ mod tests {
     #[test]
     fn a_format_that_was_asked_for_is_the_only_one_considered() {
         let modes = [mode(b"MJPG", 640, 480, 30.0), mode(b"YUYV", 640, 480, 30.0)];
-        assert_eq!(offered(&modes, None).len(), 2);
+        assert_eq!(with_format(&modes, None).len(), 2);
         assert_eq!(
-            offered(&modes, Some(PixelFormat::Mjpeg)),
+            with_format(&modes, Some(PixelFormat::Mjpeg)),
             vec![modes[0].clone()]
         );
-        let reason = nothing_usable(&modes, Some(PixelFormat::Nv12));
+        let reason = no_usable_mode(&modes, Some(PixelFormat::Nv12));
         assert!(
             reason.contains("does not send NV12, only MJPG, YUYV"),
             "{reason}"

@@ -9,8 +9,8 @@
     reason = "hands out raw pointers into the arena; every view is checked when planned"
 )]
 
-use crate::engine::RawOutput;
-use crate::graph::MOST_LEVELS;
+use crate::network::graph::MOST_LEVELS;
+use crate::tensor::RawOutput;
 use std::marker::PhantomData;
 
 /// Logit arrays that a network can have: class and boxes at each stride.

@@ -6,8 +6,8 @@ use super::memory::View;
 use super::quant;
 use super::simd::LANES;
 use super::winograd::variant::{POINTS, Variant};
-use crate::graph::Conv;
-use crate::weights::ConvWeights;
+use crate::model::ConvWeights;
+use crate::network::graph::Conv;
 use std::sync::Arc;
 
 /// Algorithm of a convolution.

@@ -3,7 +3,6 @@
 use super::aligned::LINE;
 use super::direct::Direct;
 use super::kernels::Kernels;
-use super::layout::{Buffer, Layout, Slice};
 use super::memory::{INPUT_PIXEL, InputPixel, Memory, PixelSize, Sides, View};
 use super::pack::{Algorithm, Conv2d, Conv2dParams, Packed};
 use super::plane::{self, Normalise, NormaliseTable, PlaneOp, PlaneStep, Planes};
@@ -11,8 +10,9 @@ use super::quant::Scales;
 use super::simd::LANES;
 use super::tile::Tiles;
 use super::winograd::Winograd;
+use crate::engine::layout::{Buffer, Layout, Slice};
 use crate::engine::{BatchSize, EngineError, refused};
-use crate::graph::{Conv, Graph, NodeId, Op, Shape};
+use crate::network::graph::{Conv, Graph, NodeId, Op, Shape};
 use std::sync::Arc;
 
 /// One step; pieces of work of one step may run at the same time.

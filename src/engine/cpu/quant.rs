@@ -6,8 +6,8 @@
 //! so a concatenation may join nodes of different ranges at no cost.
 
 use super::memory::InputPixel;
-use crate::graph::{Conv, Graph, NodeId, Op};
-use crate::weights::{ConvWeights, Manifest};
+use crate::model::{ConvWeights, Manifest};
+use crate::network::graph::{Conv, Graph, NodeId, Op};
 
 /// One convolution in bytes.
 pub(super) struct Weights {

@@ -24,11 +24,10 @@ pub(super) mod scalar;
 
 pub(super) use bytes::{Baseline, Bytes};
 
+pub(super) use crate::engine::layout::LANES;
+
 use serde::{Deserialize, Serialize};
 use std::fmt;
-
-/// Channels in a block: the lanes of a vector.
-pub(super) const LANES: usize = 16;
 
 /// Proof that this processor has an instruction set.
 pub(super) trait Token: Copy {

@@ -1,17 +1,18 @@
 //! The engine against candle, and every instruction set's kernels against the scalar reference.
 
 use super::*;
-use crate::calibration::Calibration;
 use crate::engine::reference::ReferenceEngine;
-use crate::graph::{Conv, Graph};
-use crate::model::{Network as Detector, vovnet::VovNet};
-use crate::weights::ConvWeights;
+use crate::eval::calibration::Calibration;
+use crate::model::ConvWeights;
+use crate::network::Network as Detector;
+use crate::network::graph::{Conv, Graph};
+use crate::network::vovnet::VovNet;
 use proptest::prelude::*;
 
 /// Pseudo-random bytes.
-fn image(batch: usize, height: usize, width: usize) -> ModelInput {
+fn image(batch: usize, height: usize, width: usize) -> Batch {
     let mut state = 1u32;
-    ModelInput {
+    Batch {
         batch,
         height,
         width,
@@ -21,7 +22,6 @@ fn image(batch: usize, height: usize, width: usize) -> ModelInput {
                 (state >> 24) as u8
             })
             .collect(),
-        letterboxes: Vec::new(),
     }
 }
 
@@ -29,7 +29,7 @@ fn detector() -> Model {
     Model::random(Detector::vovnet27_slim(), 12, 1).unwrap()
 }
 
-fn reference(model: &Model, input: &ModelInput) -> RawOutput {
+fn reference(model: &Model, input: &Batch) -> RawOutput {
     let mut engine = ReferenceEngine::new(model, &candle_core::Device::Cpu).unwrap();
     let mut output = RawOutput::default();
     engine.infer(input, &mut output).unwrap();
@@ -152,7 +152,7 @@ fn a_size_that_does_not_divide_is_refused() {
 /// A graph of the input, a 3×3 stride-2 convolution, and `more`, whose last node is the output.
 fn graph_of(
     channels: usize,
-    more: impl Fn(&mut Graph, crate::graph::NodeId) -> crate::graph::NodeId,
+    more: impl Fn(&mut Graph, crate::network::graph::NodeId) -> crate::network::graph::NodeId,
 ) -> Graph {
     graph_with_stem(channels, 3, more)
 }
@@ -161,14 +161,14 @@ fn graph_of(
 fn graph_with_stem(
     channels: usize,
     kernel: usize,
-    more: impl Fn(&mut Graph, crate::graph::NodeId) -> crate::graph::NodeId,
+    more: impl Fn(&mut Graph, crate::network::graph::NodeId) -> crate::network::graph::NodeId,
 ) -> Graph {
     let (mut graph, input) = Graph::new();
     let first = conv(&mut graph, input, channels, kernel, 2, false);
     let last = more(&mut graph, first);
     let class = conv(&mut graph, last, 7, 1, 1, false);
     let boxes = conv(&mut graph, last, 16, 1, 1, false);
-    graph.outputs.push(crate::graph::OutputLevel {
+    graph.outputs.push(crate::network::graph::OutputLevel {
         stride: 64 / graph.shapes(64, 64)[last.0].height,
         class,
         boxes,
@@ -178,12 +178,12 @@ fn graph_with_stem(
 
 fn conv(
     graph: &mut Graph,
-    input: crate::graph::NodeId,
+    input: crate::network::graph::NodeId,
     out_channels: usize,
     kernel: usize,
     stride: usize,
     relu: bool,
-) -> crate::graph::NodeId {
+) -> crate::network::graph::NodeId {
     let name = format!("conv{}", graph.nodes.len());
     let conv = Conv {
         weight: name.clone(),
@@ -220,7 +220,7 @@ fn model_of(graph: Graph) -> Model {
 }
 
 /// Runs a graph on every instruction set, with and without Winograd, against candle.
-fn agree(graph: Graph, input: &ModelInput) -> Result<(), TestCaseError> {
+fn agree(graph: Graph, input: &Batch) -> Result<(), TestCaseError> {
     let model = model_of(graph);
     let expected = reference(&model, input);
     for isa in Isa::available() {
@@ -325,7 +325,7 @@ fn every_instruction_set_has_every_tile_that_it_names() {
 }
 
 /// The model with ranges measured on `input`.
-fn calibrated(mut model: Model, input: &ModelInput) -> Model {
+fn calibrated(mut model: Model, input: &Batch) -> Model {
     let mut calibration = Calibration::new(&model).unwrap();
     calibration.add(input).unwrap();
     model.manifest.int8 = Some(calibration.finish());
@@ -342,7 +342,7 @@ fn int8(isa: Isa, threads: usize) -> CpuOptions {
 }
 
 /// Runs a model in bytes on every instruction set and expects the scalar reference's exact logits.
-fn bytes_agree(model: &Model, input: &ModelInput) -> Result<RawOutput, TestCaseError> {
+fn bytes_agree(model: &Model, input: &Batch) -> Result<RawOutput, TestCaseError> {
     let mut expected = RawOutput::default();
     let mut scalar = CpuEngine::with_options(model, int8(Isa::Scalar, 1)).unwrap();
     scalar.infer(input, &mut expected).unwrap();

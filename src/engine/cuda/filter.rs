@@ -1,7 +1,7 @@
 //! A convolution's weights in the order that the GPU reads them.
 
-use crate::graph::Conv;
-use crate::weights::ConvWeights;
+use crate::model::ConvWeights;
+use crate::network::graph::Conv;
 
 /// Weights `[out, kernel, kernel, in]` and biases, with zeros for padding channels on both sides.
 pub(super) struct Filter {

@@ -2,8 +2,8 @@
 //! values counted from the start of one arena. Nothing here needs a GPU.
 
 use crate::engine::BatchSize;
-use crate::engine::cpu::layout::{BLOCK, Layout, Slice};
-use crate::graph::{Graph, NodeId, Op, Shape};
+use crate::engine::layout::{BLOCK, Layout, Slice};
+use crate::network::graph::{Graph, NodeId, Op, Shape};
 
 /// An NHWC array in the arena, or a run of channels of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

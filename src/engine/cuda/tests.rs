@@ -6,9 +6,10 @@ use super::kernels::{At, Image, LogitArrays, Normalisation};
 use super::program::Work;
 use super::*;
 use crate::engine::reference::ReferenceEngine;
-use crate::graph::{Conv, NodeId, OutputLevel};
-use crate::model::{Network, vovnet::VovNet};
-use crate::weights::ConvWeights;
+use crate::model::ConvWeights;
+use crate::network::Network;
+use crate::network::graph::{Conv, NodeId, OutputLevel};
+use crate::network::vovnet::VovNet;
 use candle_core::{Device, Tensor};
 use libloading::{Library, Symbol};
 use std::path::Path;
@@ -77,7 +78,7 @@ macro_rules! kernel {
 }
 
 impl<'a> HostRun<'a> {
-    fn new(model: &'a Model, input: &ModelInput, precision: Float) -> HostRun<'a> {
+    fn new(model: &'a Model, input: &Batch, precision: Float) -> HostRun<'a> {
         let layout = Layout::new(&model.graph);
         let size = BatchSize::of(input);
         let program = Program::new(&model.graph, &layout, size, precision.pack()).unwrap();
@@ -121,7 +122,7 @@ impl<'a> HostRun<'a> {
         (pixels * view.channels / self.precision.pack()) as u32
     }
 
-    fn step(&mut self, index: usize, input: &ModelInput) {
+    fn step(&mut self, index: usize, input: &Batch) {
         let step = self.program.steps[index];
         let node = self.program.views[step.node.0];
         match step.work {
@@ -204,18 +205,17 @@ impl<'a> HostRun<'a> {
 }
 
 /// Pseudo-random bytes.
-fn images(batch: usize, height: usize, width: usize) -> ModelInput {
+fn images(batch: usize, height: usize, width: usize) -> Batch {
     let mut state = 1u32;
     let mut byte = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (state >> 24) as u8
     };
-    ModelInput {
+    Batch {
         batch,
         height,
         width,
         data: (0..batch * height * width * 3).map(|_| byte()).collect(),
-        letterboxes: Vec::new(),
     }
 }
 
@@ -236,7 +236,7 @@ fn relative_error(got: &[f32], right: &[f32]) -> f32 {
 }
 
 /// Holds every layer of the program, and the logits, to candle's.
-fn agrees(model: &Model, input: &ModelInput, precision: Float, tolerance: f32) {
+fn agrees(model: &Model, input: &Batch, precision: Float, tolerance: f32) {
     // the kernels' block number is a global
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE

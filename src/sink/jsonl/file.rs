@@ -1,19 +1,21 @@
-//! The log as a file that is kept whole, within its size, and off a full disk.
+//! The log as a file, with rotation, a minimum of free disk space, and recovery from failures.
 //!
-//! - **Whole**: a line is one write, and what a failed write left behind is cut off again. What a
-//!   power cut left behind is repaired at the next start. A second process is refused.
-//! - **Within its size**: before a line would exceed [`LogOptions::rotate_size`] the file becomes
-//!   `NAME.1`, `NAME.1` becomes `NAME.2` and so on; [`LogOptions::rotate_keep`] of them stay. All
-//!   together never exceed `rotate_size × (rotate_keep + 1)`, as long as a line fits a file.
-//! - **Off a full disk**: below [`LogOptions::min_free`] bytes nothing is written, so that other
-//!   programs of the board can go on. While the disk is full, read-only or broken, lines are
-//!   counted as lost and one is tried every second; when one succeeds, the gap is an `event` line.
-//! - **On the disk** for sure: data are forced out every [`LogOptions::fsync_interval`], at
-//!   rotation and at the end.
+//! - **Complete lines**: a line is one write, and the remains of a failed write are truncated. The
+//!   remains of a power cut are repaired at the next start. A lock keeps a second process out.
+//! - **Rotation**: before a line would exceed [`LogOptions::rotate_size`] the file becomes
+//!   `NAME.1`, `NAME.1` becomes `NAME.2` and so on; [`LogOptions::rotate_keep`] of them are kept.
+//!   Their total size never exceeds `rotate_size × (rotate_keep + 1)`, if a line fits in a file.
+//! - **Full disk**: below [`LogOptions::min_free`] free bytes nothing is written, so that other
+//!   programs on the board can continue. While the disk is full, read-only or broken, lines are
+//!   counted as lost and a write is retried every second. When it succeeds, an `event` line reports
+//!   the gap.
+//! - **Sync**: data are synced to the disk every [`LogOptions::fsync_interval`], at rotation and at
+//!   the end.
 
-use super::record::{Event, Line};
+use super::record::LogLine;
 use super::storage::{Storage, StoredFile, System};
 use crate::clock::{Clock, MonoTime};
+use crate::event::{Event, EventKind};
 use crate::sink::SinkError;
 use jiff::Timestamp;
 use std::io;
@@ -21,21 +23,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often free space is looked at, a moved file noticed and a failing disk tried again.
+/// Interval of the checks of free space and of the file's path, and of retries on a failed disk.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
-/// How far back the start of a torn last line is looked for.
+/// Maximum length of a partial last line that is repaired, bytes.
 const LONGEST_LINE: u64 = 16 << 20;
 
-/// How a log is kept.
+/// Rotation, disk space and sync of a log file.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LogOptions {
-    /// Bytes at which a new file is begun; `None` = never.
+    /// Maximum size of a file in bytes; `None` = no rotation.
     pub rotate_size: Option<u64>,
-    /// Full files that are kept beside the current one.
+    /// Number of older files that are kept.
     pub rotate_keep: u32,
-    /// Free bytes on the disk below which nothing is written.
+    /// Minimum free space on the disk in bytes; below it nothing is written.
     pub min_free: u64,
-    /// Longest time that a line may be on its way to the disk; zero = every line waits for it.
+    /// Maximum time between two syncs; zero = a sync after every line.
     pub fsync_interval: Duration,
 }
 
@@ -56,72 +58,76 @@ pub(super) struct LogFile {
     path: PathBuf,
     options: LogOptions,
     clock: Arc<dyn Clock>,
-    /// `None` while it cannot be opened.
+    /// `None` while the file cannot be opened.
     file: Option<Box<dyn StoredFile>>,
-    /// Bytes in it.
+    /// Length of the file in bytes.
     len: u64,
-    /// It ends within a line that could not be cut off.
+    /// The file ends with a partial line that could not be truncated.
     torn: bool,
-    /// The line that every file begins with, and whether this file still lacks it.
-    head: Vec<u8>,
-    head_owed: bool,
-    /// Events about the file itself that are still to be written.
-    notes: Vec<u8>,
-    /// What goes out in one write.
+    /// First line of every file.
+    header: Vec<u8>,
+    /// The current file does not have its header yet.
+    header_due: bool,
+    /// Encoded events about the file itself that are not written yet.
+    pending_events: Vec<u8>,
+    /// Events about the file itself, for other sinks.
+    events: Vec<Event>,
+    camera: Arc<str>,
+    /// Buffer of the next write.
     out: Vec<u8>,
-    trouble: Option<Trouble>,
+    outage: Option<Outage>,
     checked: Option<MonoTime>,
     synced: MonoTime,
     unsynced: bool,
     lost: u64,
 }
 
-/// The disk refuses lines.
-struct Trouble {
+/// A period in which lines cannot be written.
+struct Outage {
     event: Event,
     at: Timestamp,
     began: MonoTime,
-    try_again: MonoTime,
-    /// The log itself already says so.
-    noted: bool,
+    retry_at: MonoTime,
+    /// The log already has the event.
+    logged: bool,
     lost_before: u64,
 }
 
-/// Why a line was not written.
+/// The reason why a line was not written.
 #[derive(Debug)]
-enum Refusal {
-    /// Less than `min_free` is left.
-    Floor { free: u64, floor: u64 },
-    /// The system refused.
+enum WriteFailure {
+    /// Free space is below `min_free`.
+    BelowMinFree { free: u64, min_free: u64 },
+    /// A system call failed.
     System {
         doing: &'static str,
         error: io::Error,
     },
 }
 
-impl Refusal {
-    fn of(doing: &'static str) -> impl FnOnce(io::Error) -> Refusal {
-        move |error| Refusal::System { doing, error }
+impl WriteFailure {
+    fn of(doing: &'static str) -> impl FnOnce(io::Error) -> WriteFailure {
+        move |error| WriteFailure::System { doing, error }
     }
 
     fn event(&self) -> Event {
-        let name = match self {
-            Refusal::Floor { .. } => "disk_full",
-            Refusal::System { error, .. } if is_full(error) => "disk_full",
-            Refusal::System { .. } => "disk_error",
+        let kind = match self {
+            WriteFailure::BelowMinFree { .. } => EventKind::DiskFull,
+            WriteFailure::System { error, .. } if is_full(error) => EventKind::DiskFull,
+            WriteFailure::System { .. } => EventKind::DiskError,
         };
-        Event::new(name, &self.to_string())
+        Event::new(kind).message(self.to_string())
     }
 }
 
-impl std::fmt::Display for Refusal {
+impl std::fmt::Display for WriteFailure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Refusal::Floor { free, floor } => write!(
+            WriteFailure::BelowMinFree { free, min_free } => write!(
                 f,
-                "{free} bytes are free on the disk, and {floor} are to stay free (min_free)"
+                "{free} bytes are free on the disk, fewer than the minimum of {min_free} (min_free)"
             ),
-            Refusal::System { doing, error } => write!(f, "{doing} failed: {error}"),
+            WriteFailure::System { doing, error } => write!(f, "{doing} failed: {error}"),
         }
     }
 }
@@ -133,8 +139,8 @@ fn is_full(error: &io::Error) -> bool {
     )
 }
 
-/// What may pass by itself, as opposed to a path that will never do.
-fn may_pass(error: &io::Error) -> bool {
+/// Whether a failure may be temporary, unlike a path that can never be opened.
+fn is_temporary(error: &io::Error) -> bool {
     is_full(error)
         || error.kind() == io::ErrorKind::ReadOnlyFilesystem
         || error.raw_os_error() == Some(nix::libc::EIO)
@@ -145,8 +151,9 @@ impl LogFile {
         path: &Path,
         options: LogOptions,
         clock: Arc<dyn Clock>,
+        camera: &str,
     ) -> Result<LogFile, SinkError> {
-        LogFile::open_in(Box::new(System), path, options, clock)
+        LogFile::open_in(Box::new(System), path, options, clock, camera)
     }
 
     fn open_in(
@@ -154,6 +161,7 @@ impl LogFile {
         path: &Path,
         options: LogOptions,
         clock: Arc<dyn Clock>,
+        camera: &str,
     ) -> Result<LogFile, SinkError> {
         let mut log = LogFile {
             storage,
@@ -164,41 +172,45 @@ impl LogFile {
             file: None,
             len: 0,
             torn: false,
-            head: Vec::new(),
-            head_owed: false,
-            notes: Vec::new(),
+            header: Vec::new(),
+            header_due: false,
+            pending_events: Vec::new(),
+            events: Vec::new(),
+            camera: camera.into(),
             out: Vec::new(),
-            trouble: None,
+            outage: None,
             checked: None,
             unsynced: false,
             lost: 0,
         };
         match log.reopen() {
             Ok(()) => log.remove_surplus(),
-            Err(error) if may_pass(&error) => log.refused(&Refusal::of("opening it")(error), 0),
+            Err(error) if is_temporary(&error) => {
+                log.on_failure(&WriteFailure::of("opening it")(error), 0)
+            }
             Err(source) => return Err(log.error(source)),
         }
         Ok(log)
     }
 
-    /// The line that this file and every one after it begins with.
-    pub(super) fn set_head(&mut self, line: &[u8]) {
-        self.head = line.to_owned();
-        self.head_owed = true;
+    /// Sets the first line of this file and of every further one.
+    pub(super) fn set_header(&mut self, line: &[u8]) {
+        self.header = line.to_owned();
+        self.header_due = true;
         self.append(&[]);
     }
 
     /// Writes a line with its newline, or counts it as lost.
     pub(super) fn append(&mut self, line: &[u8]) {
         let now = self.clock.now();
-        let waiting = |trouble: &Trouble| now < trouble.try_again;
-        // without a line it is only the head, which stays owed
+        let waiting = |outage: &Outage| now < outage.retry_at;
+        // an empty line is a write of the header alone, which stays due on failure
         let (before, line_count) = (self.lost, u64::from(!line.is_empty()));
-        if self.trouble.as_ref().is_some_and(waiting) {
+        if self.outage.as_ref().is_some_and(waiting) {
             self.lost += line_count;
-        } else if let Err(refusal) = self.try_append(line, now) {
+        } else if let Err(failure) = self.try_append(line, now) {
             self.lost += line_count;
-            self.refused(&refusal, before);
+            self.on_failure(&failure, before);
         }
         self.sync_if_due();
     }
@@ -207,18 +219,21 @@ impl LogFile {
         self.lost
     }
 
-    /// Forces to the disk what has waited long enough.
+    /// Syncs the file if `fsync_interval` has passed.
     pub(super) fn sync_if_due(&mut self) {
         let due = self.clock.now().since(self.synced) >= self.options.fsync_interval;
         if due
-            && self.trouble.is_none()
+            && self.outage.is_none()
             && let Err(error) = self.sync()
         {
-            self.refused(&Refusal::of("forcing it to the disk")(error), self.lost);
+            self.on_failure(
+                &WriteFailure::of("syncing it to the disk")(error),
+                self.lost,
+            );
         }
     }
 
-    /// Forces everything to the disk. With `complete`, lost lines are an error.
+    /// Syncs the file. With `complete`, lost lines are an error.
     pub(super) fn finish(mut self, complete: bool) -> Result<(), SinkError> {
         self.sync().map_err(|e| self.error(e))?;
         match self.lost {
@@ -238,10 +253,10 @@ impl LogFile {
         }
     }
 
-    fn try_append(&mut self, line: &[u8], now: MonoTime) -> Result<(), Refusal> {
+    fn try_append(&mut self, line: &[u8], now: MonoTime) -> Result<(), WriteFailure> {
         if self
             .checked
-            .is_none_or(|at| now.since(at) >= CHECK_EVERY || self.trouble.is_some())
+            .is_none_or(|at| now.since(at) >= CHECK_EVERY || self.outage.is_some())
         {
             self.check(now)?;
         }
@@ -251,10 +266,10 @@ impl LogFile {
             self.rotate()?;
             self.compose(line, now);
         }
-        self.write_out().map_err(Refusal::of("writing"))?;
-        (self.torn, self.head_owed) = (false, false);
-        self.notes.clear();
-        if self.trouble.take().is_some() {
+        self.write_out().map_err(WriteFailure::of("writing"))?;
+        (self.torn, self.header_due) = (false, false);
+        self.pending_events.clear();
+        if self.outage.take().is_some() {
             tracing::warn!(
                 "the log '{}' can be written again; {} lines were lost so far",
                 self.path.display(),
@@ -264,50 +279,50 @@ impl LogFile {
         Ok(())
     }
 
-    /// What goes out with a line: all that is owed before it.
+    /// Fills `out` with everything that is due before the line, and the line.
     fn compose(&mut self, line: &[u8], now: MonoTime) {
         self.out.clear();
         if self.torn {
             self.out.push(b'\n');
         }
-        if self.head_owed {
-            self.out.extend_from_slice(&self.head);
+        if self.header_due {
+            self.out.extend_from_slice(&self.header);
         }
-        self.out.extend_from_slice(&self.notes);
+        self.out.extend_from_slice(&self.pending_events);
         self.describe_gap(now);
         self.out.extend_from_slice(line);
     }
 
-    /// Free space, and whether the file is still where it is looked for.
-    fn check(&mut self, now: MonoTime) -> Result<(), Refusal> {
+    /// Checks the free space, and reopens the file if its path does not refer to it any more.
+    fn check(&mut self, now: MonoTime) -> Result<(), WriteFailure> {
         self.checked = Some(now);
         let moved = |file: &dyn StoredFile| file.is_regular() && !file.is_at(&self.path);
         if self.file.as_deref().is_none_or(moved) {
-            // another program rotates it, or it was deleted
+            // another program rotated or deleted it
             self.file = None;
-            self.reopen().map_err(Refusal::of("opening it"))?;
+            self.reopen().map_err(WriteFailure::of("opening it"))?;
         } else if let Some(file) = &self.file
             && file.is_regular()
         {
-            self.len = file.len().unwrap_or(self.len); // another program may have emptied it
+            self.len = file.len().unwrap_or(self.len); // another program may have truncated it
         }
-        let floor = self.options.min_free;
-        if floor > 0 && self.is_regular() {
-            // not to go on and off with every line, a little more must be free to go on
-            let floor = match self.trouble {
-                Some(_) => floor + floor / 16,
-                None => floor,
+        let min_free = self.options.min_free;
+        if min_free > 0 && self.is_regular() {
+            // hysteresis of 1/16, so that logging does not toggle with every line
+            let min_free = match self.outage {
+                Some(_) => min_free + min_free / 16,
+                None => min_free,
             };
-            // a file system that does not know its free space is not held to any
+            // a file system that does not report its free space has no minimum
             let free = self.storage.free_bytes(&self.path).unwrap_or(u64::MAX);
-            if free < floor {
-                return Err(Refusal::Floor { free, floor });
+            if free < min_free {
+                return Err(WriteFailure::BelowMinFree { free, min_free });
             }
         }
         Ok(())
     }
 
-    /// Opens the file, repairs its end, and owes it the head.
+    /// Opens the file, repairs its end, and marks its header as due.
     fn reopen(&mut self) -> io::Result<()> {
         let mut file = self.storage.open(&self.path)?;
         (self.len, self.torn) = (0, false);
@@ -318,25 +333,23 @@ impl LogFile {
                 Repair::Closed => self.torn = true, // the next write begins with a newline
                 Repair::Cut(bytes) => {
                     self.len -= bytes;
-                    self.note(&Event::new(
-                        "log_repaired",
-                        &format!("{bytes} bytes of a line cut short were removed"),
-                    ));
+                    let message = format!("{bytes} bytes of a line cut short were removed");
+                    self.add_event(Event::new(EventKind::LogRepaired).message(message));
                 }
             }
         }
-        self.head_owed = !self.head.is_empty();
+        self.header_due = !self.header.is_empty();
         self.file = Some(file);
         Ok(())
     }
 
-    /// Makes room for a new file by moving every older one up, and begins it.
-    fn rotate(&mut self) -> Result<(), Refusal> {
-        let failed = Refusal::of;
-        self.sync().map_err(failed("forcing it to the disk"))?;
+    /// Renames every older file to the next number, and opens a new file.
+    fn rotate(&mut self) -> Result<(), WriteFailure> {
+        let failed = WriteFailure::of;
+        self.sync().map_err(failed("syncing it to the disk"))?;
         let keep = self.options.rotate_keep.max(1);
-        // only up to the first gap: when a later step fails and all is tried again, or after a
-        // power cut in between, no further file is pushed out
+        // only up to the first gap in the numbers: if a later step fails and the rotation is
+        // repeated, or after a power cut in between, no further file is removed
         let gap = (1..keep).find(|&n| !self.storage.exists(&self.numbered(n)));
         let gap = gap.unwrap_or(keep);
         if self.storage.exists(&self.numbered(gap)) {
@@ -354,14 +367,12 @@ impl LogFile {
         self.file = None;
         self.reopen().map_err(failed("opening a new file"))?;
         if let Err(error) = self.storage.sync_folder(&self.path) {
-            // some file systems cannot; the names are then as safe as they are
+            // not every file system supports it; then the renames may not survive a power cut
             tracing::debug!("the log's folder: {error}");
         }
         let full = self.numbered(1).display().to_string();
-        self.note(&Event::new(
-            "rotated",
-            &format!("the file before is '{full}'"),
-        ));
+        let message = format!("the previous file is now '{full}'");
+        self.add_event(Event::new(EventKind::Rotated).message(message));
         Ok(())
     }
 
@@ -371,7 +382,7 @@ impl LogFile {
         name.into()
     }
 
-    /// Files that an earlier run with a larger `rotate_keep` left behind.
+    /// Removes files left by an earlier run with a larger `rotate_keep`.
     fn remove_surplus(&mut self) {
         if self.options.rotate_size.is_none() || !self.is_regular() {
             return;
@@ -389,29 +400,38 @@ impl LogFile {
         self.file.as_ref().is_some_and(|file| file.is_regular())
     }
 
-    fn note(&mut self, event: &Event) {
-        push(&mut self.notes, self.clock.wall(), event);
+    fn add_event(&mut self, event: Event) {
+        push(
+            &mut self.pending_events,
+            self.clock.wall(),
+            &self.camera,
+            &event,
+        );
+        self.events.push(event);
     }
 
-    /// At the end of a gap: when and why it began, where the log does not say so yet, and its length.
+    /// Events of the file since the last call.
+    pub(super) fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// At the end of an outage, appends its first event, if the log does not have it yet, and its
+    /// duration and losses.
     fn describe_gap(&mut self, now: MonoTime) {
-        let Some(trouble) = &self.trouble else { return };
-        if !trouble.noted {
-            push(&mut self.out, trouble.at, &trouble.event);
+        let Some(outage) = &self.outage else { return };
+        if !outage.logged {
+            push(&mut self.out, outage.at, &self.camera, &outage.event);
         }
-        let lines = self.lost - trouble.lost_before;
-        let seconds = now.since(trouble.began).as_secs_f64();
-        let event = Event {
-            lines_lost: Some(lines),
-            ..Event::new(
-                "disk_recovered",
-                &format!("{lines} lines were lost in {seconds:.0} s"),
-            )
-        };
-        push(&mut self.out, self.clock.wall(), &event);
+        let lines = self.lost - outage.lost_before;
+        let seconds = now.since(outage.began).as_secs_f64();
+        let event = Event::new(EventKind::DiskRecovered)
+            .message(format!("{lines} lines were lost in {seconds:.0} s"))
+            .field("lines_lost", lines);
+        push(&mut self.out, self.clock.wall(), &self.camera, &event);
+        self.events.push(event);
     }
 
-    /// Writes `out`. What a failed write left behind is cut off again.
+    /// Writes `out`. The remains of a failed write are truncated.
     fn write_out(&mut self) -> io::Result<()> {
         let Some(file) = &mut self.file else {
             return Err(io::ErrorKind::NotFound.into());
@@ -428,7 +448,7 @@ impl LogFile {
                 Err(error) => error,
             };
             if done > 0 {
-                let cut = file.len().and_then(|len| file.cut(len - done as u64));
+                let cut = file.len().and_then(|len| file.truncate(len - done as u64));
                 if cut.is_err() {
                     (self.torn, self.len) = (true, self.len + done as u64);
                 }
@@ -452,57 +472,60 @@ impl LogFile {
         Ok(())
     }
 
-    /// The disk refuses: said once, on stderr and as far as possible in the log itself.
-    fn refused(&mut self, refusal: &Refusal, lost_before: u64) {
+    /// Begins an outage, reported once: on stderr and, where possible, in the log. During an outage,
+    /// only schedules the next retry.
+    fn on_failure(&mut self, failure: &WriteFailure, lost_before: u64) {
         let now = self.clock.now();
-        if let Some(trouble) = &mut self.trouble {
-            trouble.try_again = now + CHECK_EVERY;
+        if let Some(outage) = &mut self.outage {
+            outage.retry_at = now + CHECK_EVERY;
             return;
         }
         tracing::warn!(
-            "the log '{}' cannot be written: {refusal}; detection goes on, lost lines are counted",
+            "the log '{}' cannot be written: {failure}; detection goes on, lost lines are counted",
             self.path.display()
         );
-        let mut trouble = Trouble {
-            event: refusal.event(),
+        let mut outage = Outage {
+            event: failure.event(),
             at: self.clock.wall(),
             began: now,
-            try_again: now + CHECK_EVERY,
-            noted: false,
+            retry_at: now + CHECK_EVERY,
+            logged: false,
             lost_before,
         };
-        if matches!(refusal, Refusal::Floor { .. }) {
-            // there is room for this one line, and a reader learns at once why the log stops
+        if matches!(failure, WriteFailure::BelowMinFree { .. }) {
+            // there is still room for one line, which tells the reader why the log stops
             self.out.clear();
-            push(&mut self.out, trouble.at, &trouble.event);
-            trouble.noted = !self.torn && self.write_out().is_ok();
+            push(&mut self.out, outage.at, &self.camera, &outage.event);
+            outage.logged = !self.torn && self.write_out().is_ok();
         }
-        self.trouble = Some(trouble);
+        self.events.push(outage.event.clone());
+        self.outage = Some(outage);
     }
 }
 
 /// Appends an event's line.
-fn push(bytes: &mut Vec<u8>, at: Timestamp, event: &Event) {
-    if let Err(error) = Line::event(at, event).write_to(bytes) {
+fn push(bytes: &mut Vec<u8>, at: Timestamp, camera: &str, event: &Event) {
+    if let Err(error) = LogLine::event(at, camera, event).write_to(bytes) {
         tracing::error!("a log line cannot be encoded: {error}");
     }
 }
 
+/// State of the last line of a file.
 enum Repair {
-    /// The last line is whole.
+    /// It is complete.
     None,
-    /// It only lacks its newline, or is not ours to remove.
+    /// It lacks only its newline, or another program wrote it: it is kept.
     Closed,
-    /// So many bytes of it were removed.
+    /// It was partial; this many bytes were removed.
     Cut(u64),
 }
 
-/// Looks at the end of a file that a crash may have torn.
+/// Removes a partial last line, which a crash may have left.
 fn repair(file: &mut dyn StoredFile, len: u64) -> io::Result<Repair> {
     let mut tail = Vec::new();
     let mut start = len;
     let limit = len.saturating_sub(LONGEST_LINE);
-    // backwards in growing steps until the newline before the last line, or the file's start
+    // read backwards in growing steps up to the newline before the last line or the start of the file
     let line = loop {
         if let Some(newline) = tail.iter().rposition(|&b| b == b'\n') {
             break &tail[newline + 1..];
@@ -522,14 +545,14 @@ fn repair(file: &mut dyn StoredFile, len: u64) -> io::Result<Repair> {
         return Ok(Repair::None);
     }
     const BEGINNING: &[u8] = b"{\"type\":";
-    // a power cut may also leave a file long enough but without its data
+    // after a power cut a file may have its full length but zeros instead of data
     let ours = line.starts_with(BEGINNING) || BEGINNING.starts_with(line) || line[0] == 0;
     if !ours || serde_json::from_slice::<serde::de::IgnoredAny>(line).is_ok() {
         return Ok(Repair::Closed);
     }
     let bytes = line.len() as u64;
     tracing::warn!("the log's last line was cut short: {bytes} bytes of it are removed");
-    file.cut(len - bytes)?;
+    file.truncate(len - bytes)?;
     Ok(Repair::Cut(bytes))
 }
 

@@ -1,119 +1,57 @@
-//! The lines of the log as they are written: field by field what docs/jsonl.md says.
+//! Serialisation of the log lines; docs/jsonl.md describes every field.
 
 use crate::board::Board;
-use crate::capture::SourceEvent;
-use crate::metrics::{Drops, Snapshot};
-use crate::postprocess::{AreaClass, Detection};
-use crate::sink::{Labels, Report};
+use crate::detection::Detection;
+use crate::detection::Labels;
+use crate::event::Event;
+use crate::geometry::AreaClass;
+use crate::message::{Report, RunInfo};
+use crate::stats::{Drops, Snapshot};
 use jiff::{Timestamp, fmt::temporal::DateTimePrinter};
 use serde::{Serialize, Serializer};
+use serde_json::{Map, Value};
 use std::time::Duration;
 
-/// The schema's name, in every `run` line.
+/// Name of the schema, in every `run` line.
 pub const SCHEMA: &str = "vovcam.v1";
 
-/// What a run is: the log's first line.
+/// The `run` line: first line of every log file.
 #[derive(Debug, Serialize)]
-pub struct RunRecord<'a> {
-    /// [`SCHEMA`].
-    pub schema: &'static str,
-    /// Tells runs in one file apart.
-    pub run_id: String,
-    /// Start.
+pub(super) struct RunRecord<'a> {
+    schema: &'static str,
+    run_id: &'a str,
     #[serde(serialize_with = "rfc3339")]
-    pub ts: Timestamp,
-    /// Program version.
-    pub version: &'static str,
-    /// What the source says of itself.
-    pub source: &'a str,
-    /// The model.
-    pub model: ModelRecord<'a>,
-    /// Kernels, precision, threads.
-    pub engine: &'a str,
-    /// The board, where one is recognised.
-    pub board: Option<&'a Board>,
-    /// The power meter, where there is one.
-    pub power: Option<PowerRecord<'a>>,
-    /// Class names by class id.
-    pub classes: &'a [String],
+    ts: Timestamp,
+    version: &'static str,
+    camera: &'a str,
+    source: &'a str,
+    model: ModelRecord<'a>,
+    engine: &'a str,
+    board: Option<&'a Board>,
+    power: Option<PowerRecord<'a>>,
+    classes: &'a [String],
 }
 
-/// The model in a `run` line.
 #[derive(Debug, Serialize)]
-pub struct ModelRecord<'a> {
-    /// Its name.
-    pub name: &'a str,
-    /// Of the weights.
-    pub sha256: &'a str,
-    /// Long side of the network's input in pixels, as trained.
-    pub input_size: usize,
+struct ModelRecord<'a> {
+    name: &'a str,
+    sha256: &'a str,
+    input_size: usize,
 }
 
-/// The power meter in a `run` line.
 #[derive(Debug, Serialize)]
-pub struct PowerRecord<'a> {
-    /// Who measures.
-    pub source: &'a str,
-    /// What is measured.
-    pub scope: &'a str,
-}
-
-/// Something that happened, for an `event` line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
-    /// What, such as `camera_lost`.
-    pub event: &'static str,
-    /// Why, for people.
-    pub message: Option<String>,
-    /// Lines that are missing before this one, where that is what the event is about.
-    pub lines_lost: Option<u64>,
-}
-
-impl Event {
-    /// A frame was skipped.
-    pub fn damaged_frame(reason: &str) -> Event {
-        Event::new("damaged_frame", reason)
-    }
-
-    /// The settings were read again, and what that changed.
-    pub fn config_reloaded(changes: &str) -> Event {
-        Event::new("config_reloaded", changes)
-    }
-
-    /// The settings were to be read again, but are wrong; the old ones stay.
-    pub fn config_rejected(reason: &str) -> Event {
-        Event::new("config_rejected", reason)
-    }
-
-    pub(super) fn new(event: &'static str, message: &str) -> Event {
-        Event {
-            event,
-            message: Some(message.to_owned()),
-            lines_lost: None,
-        }
-    }
-}
-
-impl From<SourceEvent> for Event {
-    fn from(event: SourceEvent) -> Event {
-        match event {
-            SourceEvent::Lost(reason) => Event::new("camera_lost", &reason),
-            SourceEvent::Found => Event {
-                event: "camera_found",
-                message: None,
-                lines_lost: None,
-            },
-        }
-    }
+struct PowerRecord<'a> {
+    source: &'a str,
+    scope: &'a str,
 }
 
 /// One line of the log.
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
-pub(super) enum Line<'a> {
-    Run(&'a RunRecord<'a>),
+pub(super) enum LogLine<'a> {
+    Run(RunRecord<'a>),
     Frame(FrameRecord<'a>),
-    Stats(StatsRecord),
+    Stats(StatsRecord<'a>),
     Event(EventRecord<'a>),
 }
 
@@ -121,6 +59,7 @@ pub(super) enum Line<'a> {
 pub(super) struct FrameRecord<'a> {
     #[serde(serialize_with = "rfc3339")]
     ts: Timestamp,
+    camera: &'a str,
     ts_mono_ns: u64,
     frame_id: u64,
     name: Option<&'a str>,
@@ -161,9 +100,10 @@ struct EnergyRecord {
 }
 
 #[derive(Serialize)]
-pub(super) struct StatsRecord {
+pub(super) struct StatsRecord<'a> {
     #[serde(serialize_with = "rfc3339")]
     ts: Timestamp,
+    camera: &'a str,
     frames: u64,
     fps: Option<f64>,
     latency_ms: QuantileRecord,
@@ -184,23 +124,48 @@ struct QuantileRecord {
 pub(super) struct EventRecord<'a> {
     #[serde(serialize_with = "rfc3339")]
     ts: Timestamp,
+    camera: &'a str,
     event: &'a str,
     message: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    lines_lost: Option<u64>,
+    #[serde(flatten)]
+    fields: &'a Map<String, Value>,
 }
 
-impl<'a> Line<'a> {
-    pub(super) fn frame(report: &'a Report, labels: &'a Labels) -> Line<'a> {
+impl<'a> LogLine<'a> {
+    pub(super) fn run(run: &'a RunInfo) -> LogLine<'a> {
+        LogLine::Run(RunRecord {
+            schema: SCHEMA,
+            run_id: &run.run_id,
+            ts: run.started,
+            version: env!("CARGO_PKG_VERSION"),
+            camera: &run.camera,
+            source: &run.source,
+            model: ModelRecord {
+                name: &run.model.name,
+                sha256: &run.model.sha256,
+                input_size: run.model.input_size,
+            },
+            engine: &run.engine,
+            board: run.board.as_ref(),
+            power: run.meter.as_ref().map(|meter| PowerRecord {
+                source: meter.source,
+                scope: &meter.scope,
+            }),
+            classes: run.labels.names(),
+        })
+    }
+
+    pub(super) fn frame(report: &'a Report) -> LogLine<'a> {
         let (frame, times) = (&report.frame, &report.times);
-        Line::Frame(FrameRecord {
+        LogLine::Frame(FrameRecord {
             ts: frame.wall,
+            camera: &report.run.camera,
             ts_mono_ns: frame.captured.ns,
             frame_id: frame.id,
             name: frame.name.as_deref(),
             width: frame.size.width,
             height: frame.size.height,
-            detections: (&report.detections, labels),
+            detections: (&report.detections, &report.run.labels),
             latency_ms: LatencyRecord {
                 age: ms(times.age),
                 decode: ms(times.decode),
@@ -214,9 +179,10 @@ impl<'a> Line<'a> {
         })
     }
 
-    pub(super) fn stats(ts: Timestamp, stats: &Snapshot) -> Line<'a> {
-        Line::Stats(StatsRecord {
+    pub(super) fn stats(ts: Timestamp, camera: &'a str, stats: &Snapshot) -> LogLine<'a> {
+        LogLine::Stats(StatsRecord {
             ts,
+            camera,
             frames: stats.frames,
             fps: stats.fps.map(|fps| rounded(fps, 100.0)),
             latency_ms: QuantileRecord {
@@ -231,12 +197,13 @@ impl<'a> Line<'a> {
         })
     }
 
-    pub(super) fn event(ts: Timestamp, event: &'a Event) -> Line<'a> {
-        Line::Event(EventRecord {
+    pub(super) fn event(ts: Timestamp, camera: &'a str, event: &'a Event) -> LogLine<'a> {
+        LogLine::Event(EventRecord {
             ts,
-            event: event.event,
+            camera,
+            event: event.kind.name(),
             message: event.message.as_deref(),
-            lines_lost: event.lines_lost,
+            fields: &event.fields,
         })
     }
 
@@ -274,7 +241,7 @@ fn each_detection<S: Serializer>(
     }))
 }
 
-/// RFC 3339, UTC, milliseconds.
+/// RFC 3339, UTC, with milliseconds.
 fn rfc3339<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
     const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(3));
     let mut text = String::with_capacity(24);
@@ -284,10 +251,12 @@ fn rfc3339<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::E
     serializer.serialize_str(&text)
 }
 
+/// Milliseconds, rounded to 0.01.
 fn ms(time: Duration) -> f64 {
     rounded(1e3 * time.as_secs_f64(), 100.0)
 }
 
-fn rounded(value: f64, steps: f64) -> f64 {
-    (value * steps).round() / steps
+/// Rounds to multiples of 1 / `scale`.
+fn rounded(value: f64, scale: f64) -> f64 {
+    (value * scale).round() / scale
 }

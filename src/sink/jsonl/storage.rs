@@ -1,5 +1,5 @@
-//! What the log needs from the file system, as a seam: disks that fill up, turn read-only or
-//! break are simulated in tests.
+//! File system operations of the log, as a trait, so that tests can simulate disks that fill up,
+//! turn read-only or fail.
 
 use nix::sys::statvfs::statvfs;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -9,34 +9,34 @@ use std::path::{Path, PathBuf};
 
 /// A file system.
 pub(super) trait Storage: Send {
-    /// Opens a file for appending, made where it does not exist, and claims it for this process.
+    /// Opens a file for appending, creates it if missing, and locks it for this process (flock(2)).
     fn open(&self, path: &Path) -> io::Result<Box<dyn StoredFile>>;
-    /// Whether there is anything at this path.
+    /// Whether this path exists; a dangling link does.
     fn exists(&self, path: &Path) -> bool;
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     fn remove(&self, path: &Path) -> io::Result<()>;
-    /// Makes names in the folder of `path` survive a power cut.
+    /// Syncs the folder of `path`, so that renames survive a power cut.
     fn sync_folder(&self, path: &Path) -> io::Result<()>;
-    /// Bytes that may still be written beside `path`.
+    /// Free bytes on the file system of `path`.
     fn free_bytes(&self, path: &Path) -> io::Result<u64>;
 }
 
-/// An open file that is only ever appended to or cut.
+/// An open file that is only appended to or truncated.
 pub(super) trait StoredFile: Send {
-    /// One write, which may be short.
+    /// One write(2), which may write fewer bytes.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
     fn len(&self) -> io::Result<u64>;
-    fn cut(&mut self, len: u64) -> io::Result<()>;
+    fn truncate(&mut self, len: u64) -> io::Result<()>;
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()>;
-    /// Forces the contents to the disk.
+    /// Syncs the contents to the disk.
     fn sync(&self) -> io::Result<()>;
-    /// Whether `path` still leads here.
+    /// Whether `path` still refers to this file.
     fn is_at(&self, path: &Path) -> bool;
-    /// A pipe or a device has no length, no end and no lock.
+    /// Whether this is a regular file; a pipe or device has no length, no end and no lock.
     fn is_regular(&self) -> bool;
 }
 
-/// The machine's own.
+/// The file system of the operating system.
 pub(super) struct System;
 
 impl Storage for System {
@@ -45,10 +45,10 @@ impl Storage for System {
         let file = options.create(true).read(true).append(true).open(path)?;
         let regular = file.metadata()?.is_file();
         if regular && let Err(TryLockError::WouldBlock) = file.try_lock() {
-            // other errors: a file system without locks, where the log works all the same
+            // other errors: a file system without locks; the log works without one
             return Err(io::Error::new(
                 io::ErrorKind::ResourceBusy,
-                "another process is writing to it: give each its own file",
+                "another process is writing to it: use a separate file for each process",
             ));
         }
         Ok(Box::new(SystemFile { file, regular }))
@@ -99,7 +99,7 @@ impl StoredFile for SystemFile {
         Ok(self.file.metadata()?.len())
     }
 
-    fn cut(&mut self, len: u64) -> io::Result<()> {
+    fn truncate(&mut self, len: u64) -> io::Result<()> {
         self.file.set_len(len)
     }
 

@@ -1,4 +1,4 @@
-//! The log on a disk that fills up, breaks, turns read-only and loses power.
+//! The log on a disk that fills up, fails, turns read-only or loses power.
 
 use super::*;
 use crate::clock::SimClock;
@@ -6,18 +6,18 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-type Bytes = Arc<Mutex<Vec<u8>>>;
+type Contents = Arc<Mutex<Vec<u8>>>;
 
-/// A file system in memory, with faults.
+/// A file system in memory, with fault injection.
 #[derive(Clone, Default)]
 struct Disk(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
-    files: BTreeMap<PathBuf, Bytes>,
+    files: BTreeMap<PathBuf, Contents>,
     /// Bytes left before the disk is full; `None` = endless.
     room: Option<usize>,
-    /// Fails every write, cut, rename and opening.
+    /// Fails every write, truncation, rename and opening.
     broken: Option<i32>,
     renames_fail: bool,
     cuts_fail: bool,
@@ -56,7 +56,7 @@ impl Disk {
 
     fn total(&self) -> usize {
         let state = self.0.lock().unwrap();
-        let len = |bytes: &Bytes| bytes.lock().unwrap().len();
+        let len = |bytes: &Contents| bytes.lock().unwrap().len();
         state.files.values().map(len).sum()
     }
 }
@@ -103,7 +103,7 @@ impl Storage for Disk {
 }
 
 struct DiskFile {
-    bytes: Bytes,
+    bytes: Contents,
     disk: Disk,
 }
 
@@ -124,7 +124,7 @@ impl StoredFile for DiskFile {
         Ok(self.bytes.lock().unwrap().len() as u64)
     }
 
-    fn cut(&mut self, len: u64) -> io::Result<()> {
+    fn truncate(&mut self, len: u64) -> io::Result<()> {
         self.disk.check()?;
         let mut state = self.disk.0.lock().unwrap();
         if state.cuts_fail {
@@ -163,7 +163,7 @@ impl StoredFile for DiskFile {
     }
 }
 
-const HEAD: &[u8] = b"{\"type\":\"run\"}\n";
+const HEADER: &[u8] = b"{\"type\":\"run\"}\n";
 
 struct Rig {
     disk: Disk,
@@ -175,8 +175,8 @@ fn rig(disk: &Disk, options: LogOptions) -> Rig {
     let clock = Arc::new(SimClock::default());
     let shared = Arc::clone(&clock) as Arc<dyn Clock>;
     let storage = Box::new(disk.clone());
-    let mut log = LogFile::open_in(storage, Path::new("log"), options, shared).unwrap();
-    log.set_head(HEAD);
+    let mut log = LogFile::open_in(storage, Path::new("log"), options, shared, "test").unwrap();
+    log.set_header(HEADER);
     Rig {
         disk: disk.clone(),
         clock,
@@ -195,15 +195,15 @@ impl Rig {
     }
 }
 
-/// Without the zeros that give all lines the same length.
+/// The number without the leading zeros, which give all lines the same length.
 fn number(text: &str) -> String {
     text.parse::<usize>().unwrap().to_string()
 }
 
-/// What the lines are: `run`, a frame's number, an event's name; every line must be whole JSON.
-fn told(text: &str) -> Vec<String> {
+/// The kind of each line: `run`, a frame's number or an event's name. Every line must be valid JSON.
+fn kinds(text: &str) -> Vec<String> {
     assert!(text.is_empty() || text.ends_with('\n'), "torn: {text}");
-    let tell = |line: &str| {
+    let kind = |line: &str| {
         let value: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}"));
         match value["type"].as_str().unwrap() {
             "frame" => number(value["n"].as_str().unwrap()),
@@ -211,7 +211,7 @@ fn told(text: &str) -> Vec<String> {
             other => other.to_owned(),
         }
     };
-    text.lines().map(tell).collect()
+    text.lines().map(kind).collect()
 }
 
 fn rotating(rotate_size: u64, rotate_keep: u32) -> LogOptions {
@@ -234,9 +234,9 @@ fn rotation_holds_the_cap_and_every_file_begins_with_the_run_line() {
     assert_eq!(disk.names(), ["log", "log.1", "log.2"]);
     let mut numbers = Vec::new();
     for name in ["log.2", "log.1", "log"] {
-        let told = told(&disk.text(name));
-        assert_eq!(told[..2], ["run", "rotated"], "{name}");
-        numbers.extend(told[2..].iter().map(|n| n.parse::<usize>().unwrap()));
+        let kinds = kinds(&disk.text(name));
+        assert_eq!(kinds[..2], ["run", "rotated"], "{name}");
+        numbers.extend(kinds[2..].iter().map(|n| n.parse::<usize>().unwrap()));
     }
     let first = numbers[0];
     assert!(numbers.iter().copied().eq(first..200), "{numbers:?}");
@@ -262,9 +262,9 @@ fn a_rotation_that_fails_again_and_again_loses_no_older_file() {
     disk.set(|state| state.renames_fail = false);
     rig.clock.advance(CHECK_EVERY);
     rig.line(60);
-    let told = told(&disk.text("log"));
+    let kinds = kinds(&disk.text("log"));
     assert_eq!(
-        told,
+        kinds,
         ["run", "rotated", "disk_error", "disk_recovered", "60"]
     );
 }
@@ -274,9 +274,9 @@ fn a_full_disk_costs_lines_which_are_counted_and_never_leaves_half_a_line() {
     let disk = Disk::default();
     let mut rig = rig(&disk, LogOptions::default());
     rig.lines(0..3);
-    disk.set(|state| state.room = Some(40)); // one line and a half
+    disk.set(|state| state.room = Some(40)); // 1.5 lines
     rig.lines(3..10);
-    assert_eq!(told(&disk.text("log")), ["run", "0", "1", "2", "3"]);
+    assert_eq!(kinds(&disk.text("log")), ["run", "0", "1", "2", "3"]);
     assert_eq!(rig.log.lost(), 6);
     disk.set(|state| state.room = None);
     rig.line(10);
@@ -284,8 +284,8 @@ fn a_full_disk_costs_lines_which_are_counted_and_never_leaves_half_a_line() {
     rig.clock.advance(CHECK_EVERY);
     rig.line(11);
     let text = disk.text("log");
-    let told = told(&text);
-    assert_eq!(told[5..], ["disk_full", "disk_recovered", "11"]);
+    let kinds = kinds(&text);
+    assert_eq!(kinds[5..], ["disk_full", "disk_recovered", "11"]);
     let gap: Value = serde_json::from_str(text.lines().nth(6).unwrap()).unwrap();
     assert_eq!(gap["lines_lost"], 7);
 }
@@ -302,7 +302,7 @@ fn below_the_floor_nothing_is_written_but_why() {
     disk.set(|state| state.room = Some(9_999));
     rig.clock.advance(CHECK_EVERY);
     rig.lines(1..5);
-    assert_eq!(told(&disk.text("log")), ["run", "0", "disk_full"]);
+    assert_eq!(kinds(&disk.text("log")), ["run", "0", "disk_full"]);
     disk.set(|state| state.room = Some(10_001));
     rig.clock.advance(CHECK_EVERY);
     rig.line(5);
@@ -310,8 +310,8 @@ fn below_the_floor_nothing_is_written_but_why() {
     disk.set(|state| state.room = Some(20_000));
     rig.clock.advance(CHECK_EVERY);
     rig.line(6);
-    let told = told(&disk.text("log"));
-    assert_eq!(told, ["run", "0", "disk_full", "disk_recovered", "6"]);
+    let kinds = kinds(&disk.text("log"));
+    assert_eq!(kinds, ["run", "0", "disk_full", "disk_recovered", "6"]);
 }
 
 #[test]
@@ -324,13 +324,13 @@ fn a_read_only_or_broken_disk_is_waited_for_even_at_the_start() {
         disk.set(|state| state.broken = None);
         rig.clock.advance(CHECK_EVERY);
         rig.line(2);
-        let told = told(&disk.text("log"));
+        let kinds = kinds(&disk.text("log"));
         let why = if code == nix::libc::ENOSPC {
             "disk_full"
         } else {
             "disk_error"
         };
-        assert_eq!(told, ["run", why, "disk_recovered", "2"]);
+        assert_eq!(kinds, ["run", why, "disk_recovered", "2"]);
         assert_eq!(rig.log.lost(), 2);
     }
 }
@@ -348,7 +348,7 @@ fn half_a_line_that_cannot_be_cut_off_is_closed_before_the_next() {
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines[1], "{\"type\":\"f");
     assert_eq!(
-        told(&[lines[2], lines[3], lines[4], ""].join("\n")),
+        kinds(&[lines[2], lines[3], lines[4], ""].join("\n")),
         ["disk_full", "disk_recovered", "1"]
     );
 }
@@ -364,13 +364,13 @@ fn a_line_torn_by_a_crash_is_removed_and_nothing_else_is() {
         (long.as_str(), "", true),
         ("{\"type\":\"fra\0\0\0\0", "", true),
         ("\0\0\0\0\0\0\0\0", "", true),
-        // whole but for its newline
+        // complete except for its newline
         (
             "{\"type\":\"frame\",\"n\":2}",
             "{\"type\":\"frame\",\"n\":2}\n",
             false,
         ),
-        // not ours
+        // written by another program
         ("my notes", "my notes\n", false),
     ] {
         for before in ["", whole] {
@@ -383,7 +383,7 @@ fn a_line_torn_by_a_crash_is_removed_and_nothing_else_is() {
                 true => &["run", "log_repaired"],
                 false => &["run"],
             };
-            assert_eq!(told(rest), expected, "{tail:.30}");
+            assert_eq!(kinds(rest), expected, "{tail:.30}");
         }
     }
 }
@@ -397,8 +397,8 @@ fn a_file_that_was_moved_away_or_deleted_is_made_anew() {
         .unwrap();
     rig.clock.advance(CHECK_EVERY);
     rig.line(1);
-    assert_eq!(told(&disk.text("elsewhere")), ["run", "0"]);
-    assert_eq!(told(&disk.text("log")), ["run", "1"]);
+    assert_eq!(kinds(&disk.text("elsewhere")), ["run", "0"]);
+    assert_eq!(kinds(&disk.text("log")), ["run", "1"]);
 }
 
 #[test]
@@ -437,8 +437,8 @@ fn a_sync_that_fails_is_told_and_an_incomplete_log_is_an_error_where_it_must_be_
     rig.line(1);
     rig.clock.advance(CHECK_EVERY);
     rig.line(2);
-    let told = told(&disk.text("log"));
-    assert_eq!(told, ["run", "0", "disk_error", "disk_recovered", "2"]);
+    let kinds = kinds(&disk.text("log"));
+    assert_eq!(kinds, ["run", "0", "disk_error", "disk_recovered", "2"]);
     let error = rig.log.finish(true).unwrap_err().to_string();
     assert!(error.contains("1 line"), "{error}");
 }
@@ -448,9 +448,9 @@ fn on_a_real_disk_a_second_process_is_refused_and_rotation_works() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
     let clock = || Arc::new(SimClock::default()) as Arc<dyn Clock>;
-    let mut log = LogFile::open(&path, rotating(1000, 1), clock()).unwrap();
-    log.set_head(HEAD);
-    let second = LogFile::open(&path, LogOptions::default(), clock());
+    let mut log = LogFile::open(&path, rotating(1000, 1), clock(), "test").unwrap();
+    log.set_header(HEADER);
+    let second = LogFile::open(&path, LogOptions::default(), clock(), "test");
     let error = second.err().unwrap();
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert!(source.contains("another process"), "{source}");
@@ -461,7 +461,7 @@ fn on_a_real_disk_a_second_process_is_refused_and_rotation_works() {
     let names = std::fs::read_dir(dir.path()).unwrap().count();
     assert_eq!(names, 2);
     let text = std::fs::read_to_string(&path).unwrap();
-    assert_eq!(told(&text)[..2], ["run", "rotated"]);
+    assert_eq!(kinds(&text)[..2], ["run", "rotated"]);
     assert!(!dir.path().join("log.2").exists() && text.len() <= 1000);
     assert!(System.free_bytes(&path).unwrap() > 0);
 }

@@ -1,0 +1,59 @@
+//! The outputs and analyzers of a run, as the settings ask for them.
+
+use super::Failure;
+use crate::analyse::{Analyzer, TABLE_ANALYZERS};
+use crate::config::Settings;
+use crate::sink::jsonl::{JsonlWriter, LogSink};
+use crate::sink::save::Recorder;
+use crate::sink::{BoxedSink, SinkContext, SinkError, TABLE_OUTPUTS};
+
+/// The tables that a settings file may have besides the top-level keys.
+pub(super) fn tables() -> Vec<&'static str> {
+    let outputs = TABLE_OUTPUTS.iter().map(|output| output.table);
+    let analyzers = TABLE_ANALYZERS.iter().map(|analyzer| analyzer.table);
+    outputs.chain(analyzers).collect()
+}
+
+/// Opens every output that the settings ask for but the window, which stays in the first thread.
+///
+/// # Errors
+/// The first that cannot be opened.
+pub(super) fn open_outputs(
+    settings: &Settings,
+    tables: &toml::Table,
+    context: &SinkContext,
+) -> Result<Vec<BoxedSink>, SinkError> {
+    let mut sinks: Vec<BoxedSink> = Vec::new();
+    if let Some(dest) = &settings.jsonl {
+        let (options, clock) = (settings.log_options(), context.clock.clone());
+        let log = JsonlWriter::open(dest, options, clock, &context.camera)?;
+        sinks.push(Box::new(LogSink::new(log, context.live)));
+    }
+    if let Some(path) = &settings.save {
+        sinks.push(Box::new(Recorder::create(path, context)?));
+    }
+    for output in TABLE_OUTPUTS {
+        if let Some(options) = tables.get(output.table) {
+            sinks.push((output.open)(options.clone(), context)?);
+        }
+    }
+    Ok(sinks)
+}
+
+/// Makes every analyzer that has a table.
+///
+/// # Errors
+/// The first whose options are wrong.
+pub(super) fn make_analyzers(tables: &toml::Table) -> Result<Vec<Box<dyn Analyzer>>, Failure> {
+    let mut analyzers = Vec::new();
+    for analyzer in TABLE_ANALYZERS {
+        if let Some(options) = tables.get(analyzer.table) {
+            let made = (analyzer.make)(options.clone()).map_err(|reason| {
+                let text = format!("settings table [{}]: {reason}", analyzer.table);
+                Failure::new(super::CONFIG, text)
+            });
+            analyzers.push(made?);
+        }
+    }
+    Ok(analyzers)
+}

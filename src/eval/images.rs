@@ -1,0 +1,242 @@
+//! The images of a data set: in a folder, or in a tar that is read without unpacking.
+
+use super::dataset::DatasetError;
+use crate::capture::decode::jpeg_is_complete;
+use crate::geometry::Size;
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Cursor, Read, Seek, SeekFrom};
+use std::path::{Component, Path, PathBuf};
+
+/// The annotation file's name in a folder and in a tar.
+const ANNOTATIONS: &str = "annotations.json";
+
+/// Reads images by their name in the annotations.
+#[derive(Debug)]
+pub(super) enum Images {
+    /// `DIR/images/*`.
+    Folder(PathBuf),
+    /// `NAME/images/*` in an uncompressed tar.
+    Tar(TarImages),
+}
+
+/// An open tar and the positions of its files.
+#[derive(Debug)]
+pub(super) struct TarImages {
+    path: PathBuf,
+    file: File,
+    entries: TarIndex,
+    /// Folder of the annotation file, empty or ending in `/`.
+    root: String,
+}
+
+/// The annotation file: its path, for messages, and its bytes.
+pub(super) struct AnnotationFile {
+    pub(super) origin: String,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// Opens a folder or a tar and reads its annotation file.
+pub(super) fn open(path: &Path) -> Result<(Images, AnnotationFile), DatasetError> {
+    let metadata = std::fs::metadata(path).map_err(read_error(path))?;
+    if metadata.is_dir() {
+        open_folder(path)
+    } else {
+        open_tar(path)
+    }
+}
+
+fn open_folder(path: &Path) -> Result<(Images, AnnotationFile), DatasetError> {
+    let annotations = path.join(ANNOTATIONS);
+    let bytes = std::fs::read(&annotations).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => DatasetError::NoAnnotations {
+            path: path.to_owned(),
+        },
+        _ => read_error(&annotations)(source),
+    })?;
+    let file = AnnotationFile {
+        origin: annotations.display().to_string(),
+        bytes,
+    };
+    Ok((Images::Folder(path.join("images")), file))
+}
+
+fn open_tar(path: &Path) -> Result<(Images, AnnotationFile), DatasetError> {
+    let file = File::open(path).map_err(read_error(path))?;
+    let (file, entries) = index(file).map_err(|source| DatasetError::Tar {
+        path: path.to_owned(),
+        source,
+    })?;
+    let mut found: Vec<&str> = entries
+        .keys()
+        .filter(|name| {
+            name.matches('/').count() <= 1 && name.rsplit('/').next() == Some(ANNOTATIONS)
+        })
+        .map(String::as_str)
+        .collect();
+    found.sort_unstable();
+    let name = match found[..] {
+        [name] => name.to_owned(),
+        [] => {
+            return Err(DatasetError::NoAnnotations {
+                path: path.to_owned(),
+            });
+        }
+        [..] => {
+            return Err(DatasetError::SeveralSets {
+                path: path.to_owned(),
+                found: found.join("', '"),
+            });
+        }
+    };
+    let mut tar = TarImages {
+        path: path.to_owned(),
+        file,
+        entries,
+        root: name[..name.len() - ANNOTATIONS.len()].to_owned(),
+    };
+    let bytes = tar.read(&name).map_err(read_error(path))?;
+    let origin = format!("{}:{name}", path.display());
+    Ok((
+        Images::Tar(tar),
+        AnnotationFile {
+            origin,
+            bytes: bytes.unwrap_or_default(),
+        },
+    ))
+}
+
+/// Position of a file in the tar, in bytes.
+#[derive(Clone, Copy, Debug)]
+struct TarEntry {
+    start: u64,
+    len: u64,
+}
+
+/// Each file of a tar, by its path inside the tar.
+type TarIndex = HashMap<String, TarEntry>;
+
+/// Finds the position of each file of the tar; reads the headers only.
+fn index(file: File) -> io::Result<(File, TarIndex)> {
+    let mut archive = tar::Archive::new(file);
+    let mut entries = HashMap::new();
+    for entry in archive.entries_with_seek()? {
+        let entry = entry?;
+        if entry.header().entry_type().is_file() {
+            let name = entry.path()?.to_string_lossy().into_owned();
+            let name = name.strip_prefix("./").unwrap_or(&name).to_owned();
+            let (start, len) = (entry.raw_file_position(), entry.size());
+            entries.insert(name, TarEntry { start, len });
+        }
+    }
+    Ok((archive.into_inner(), entries))
+}
+
+impl TarImages {
+    /// The bytes of one file; `None` if the tar has no file of that name.
+    fn read(&mut self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        let Some(&TarEntry { start, len }) = self.entries.get(name) else {
+            return Ok(None);
+        };
+        self.file.seek(SeekFrom::Start(start))?;
+        let mut bytes = Vec::new();
+        let got = (&mut self.file).take(len).read_to_end(&mut bytes)?;
+        if got as u64 == len {
+            return Ok(Some(bytes));
+        }
+        Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            format!("'{name}' has {len} bytes by its tar header, got {got}: the tar is cut short"),
+        ))
+    }
+}
+
+impl Images {
+    /// Path of an image, for messages.
+    fn describe(&self, name: &str) -> String {
+        match self {
+            Images::Folder(folder) => folder.join(name).display().to_string(),
+            Images::Tar(tar) => format!("{}:{}images/{name}", tar.path.display(), tar.root),
+        }
+    }
+
+    /// Checks that the image exists, without reading it.
+    pub(super) fn check(&self, name: &str) -> Result<(), DatasetError> {
+        let there = is_inside(name)
+            && match self {
+                Images::Folder(folder) => folder.join(name).is_file(),
+                Images::Tar(tar) => tar
+                    .entries
+                    .contains_key(&format!("{}images/{name}", tar.root)),
+            };
+        match there {
+            true => Ok(()),
+            false => Err(self.missing(name)),
+        }
+    }
+
+    /// Reads and decodes one image to packed RGB (`[height, width, 3]`). The EXIF orientation is not
+    /// applied: annotated boxes are in stored pixels. An image whose size differs from the
+    /// annotated one is an error, because its boxes would be misplaced.
+    pub(super) fn read(
+        &mut self,
+        name: &str,
+        expected: Option<Size>,
+    ) -> Result<(Size, Vec<u8>), DatasetError> {
+        self.check(name)?;
+        let bytes = match self {
+            Images::Folder(folder) => std::fs::read(folder.join(name)).map(Some),
+            Images::Tar(tar) => {
+                let entry = format!("{}images/{name}", tar.root);
+                tar.read(&entry)
+            }
+        };
+        let bytes = bytes.map_err(|source| DatasetError::Read {
+            path: PathBuf::from(self.describe(name)),
+            source,
+        })?;
+        let bytes = bytes.ok_or_else(|| self.missing(name))?;
+        decode(&bytes, expected).map_err(|reason| DatasetError::Image {
+            image: self.describe(name),
+            reason,
+        })
+    }
+
+    fn missing(&self, name: &str) -> DatasetError {
+        DatasetError::MissingImage {
+            image: self.describe(name),
+        }
+    }
+}
+
+/// Whether a name stays inside the images folder.
+fn is_inside(name: &str) -> bool {
+    Path::new(name)
+        .components()
+        .all(|part| matches!(part, Component::Normal(_)))
+}
+
+fn decode(bytes: &[u8], expected: Option<Size>) -> Result<(Size, Vec<u8>), String> {
+    let reader = ImageReader::new(Cursor::new(bytes))
+        .with_guessed_format()
+        .map_err(|e| e.to_string())?;
+    if reader.format() == Some(ImageFormat::Jpeg) && !jpeg_is_complete(bytes) {
+        return Err("the JPEG has no end: the file was cut short".to_owned());
+    }
+    let decoder = reader.into_decoder().map_err(|e| e.to_string())?;
+    let (width, height) = decoder.dimensions();
+    let size = Size::new(width, height);
+    if let Some(expected) = expected.filter(|&expected| expected != size) {
+        return Err(format!("the annotations say {expected}, got {size}"));
+    }
+    let image = DynamicImage::from_decoder(decoder).map_err(|e| e.to_string())?;
+    Ok((size, image.into_rgb8().into_raw()))
+}
+
+fn read_error(path: &Path) -> impl Fn(io::Error) -> DatasetError {
+    move |source| DatasetError::Read {
+        path: path.to_owned(),
+        source,
+    }
+}

@@ -1,0 +1,301 @@
+//! Sizes, boxes and the mapping between frame pixels and network input pixels.
+
+use serde::{Deserialize, Serialize};
+
+/// Width and height in pixels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+pub struct Size {
+    /// Pixels per row.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+}
+
+impl Size {
+    /// `width` × `height` pixels.
+    pub const fn new(width: u32, height: u32) -> Size {
+        Size { width, height }
+    }
+
+    /// Number of pixels.
+    pub fn area(self) -> usize {
+        self.width as usize * self.height as usize
+    }
+}
+
+impl std::fmt::Display for Size {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}x{}", self.width, self.height)
+    }
+}
+
+impl std::str::FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Size, String> {
+        let parsed = text.split_once(['x', 'X']).and_then(|(w, h)| {
+            let size = Size::new(w.trim().parse().ok()?, h.trim().parse().ok()?);
+            (size.width > 0 && size.height > 0).then_some(size)
+        });
+        parsed.ok_or_else(|| format!("expected WIDTHxHEIGHT such as '1280x720', got '{text}'"))
+    }
+}
+
+/// An axis-aligned box in frame pixels, half-open, ordered and inside its frame.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BBox {
+    x0: f32,
+    y0: f32,
+    x1: f32,
+    y1: f32,
+}
+
+impl BBox {
+    /// A box clamped to a frame. Swapped corners and NaN give an empty box.
+    pub fn clamped(x0: f32, y0: f32, x1: f32, y1: f32, frame: Size) -> BBox {
+        if [x0, y0, x1, y1].iter().any(|v| v.is_nan()) {
+            return BBox::clamped(0.0, 0.0, 0.0, 0.0, frame); // `max` below would drop the NaN
+        }
+        let clamp = |v: f32, limit: u32| v.max(0.0).min(limit as f32);
+        let (x0, y0) = (clamp(x0, frame.width), clamp(y0, frame.height));
+        BBox {
+            x0,
+            y0,
+            x1: clamp(x1, frame.width).max(x0),
+            y1: clamp(y1, frame.height).max(y0),
+        }
+    }
+
+    /// Left edge in pixels.
+    pub fn x0(&self) -> f32 {
+        self.x0
+    }
+
+    /// Top edge in pixels.
+    pub fn y0(&self) -> f32 {
+        self.y0
+    }
+
+    /// Right edge in pixels, exclusive.
+    pub fn x1(&self) -> f32 {
+        self.x1
+    }
+
+    /// Bottom edge in pixels, exclusive.
+    pub fn y1(&self) -> f32 {
+        self.y1
+    }
+
+    /// Width in pixels.
+    pub fn width(&self) -> f32 {
+        self.x1 - self.x0
+    }
+
+    /// Height in pixels.
+    pub fn height(&self) -> f32 {
+        self.y1 - self.y0
+    }
+
+    /// Area in square pixels.
+    pub fn area(&self) -> f32 {
+        self.width() * self.height()
+    }
+
+    /// COCO's `[x, y, width, height]`.
+    pub fn xywh(&self) -> [f32; 4] {
+        [self.x0, self.y0, self.width(), self.height()]
+    }
+
+    /// Intersection over union with `other`; 0 if either is empty.
+    pub fn iou(&self, other: &BBox) -> f32 {
+        let width = self.x1.min(other.x1) - self.x0.max(other.x0);
+        let height = self.y1.min(other.y1) - self.y0.max(other.y0);
+        if width <= 0.0 || height <= 0.0 {
+            return 0.0;
+        }
+        let both = width * height;
+        both / (self.area() + other.area() - both)
+    }
+
+    /// COCO's size class of the box.
+    pub fn area_class(&self) -> AreaClass {
+        match self.area() {
+            area if area < 32.0 * 32.0 => AreaClass::Small,
+            area if area < 96.0 * 96.0 => AreaClass::Medium,
+            _ => AreaClass::Large,
+        }
+    }
+}
+
+/// COCO's size classes: small below 32² px, medium below 96² px.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AreaClass {
+    /// Below 32² px.
+    Small,
+    /// Below 96² px.
+    Medium,
+    /// 96² px and more.
+    Large,
+}
+
+/// Placement of a frame in the network's input, and the inverse mapping of boxes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Letterbox {
+    /// Frame size in pixels.
+    pub frame: Size,
+    /// Input size in pixels.
+    pub input: Size,
+    /// Size of the scaled frame inside the input, in input pixels.
+    pub inner: Size,
+    /// Columns of border on the left.
+    pub pad_x: u32,
+    /// Rows of border on top.
+    pub pad_y: u32,
+}
+
+impl Letterbox {
+    /// The largest centred placement of `frame` inside `input` that keeps the aspect ratio.
+    pub fn fit(frame: Size, input: Size) -> Letterbox {
+        let scale = f64::min(
+            f64::from(input.width) / f64::from(frame.width),
+            f64::from(input.height) / f64::from(frame.height),
+        );
+        let side = |px: u32, limit: u32| ((f64::from(px) * scale).round() as u32).clamp(1, limit);
+        let inner = Size::new(
+            side(frame.width, input.width),
+            side(frame.height, input.height),
+        );
+        Letterbox {
+            frame,
+            input,
+            inner,
+            pad_x: (input.width - inner.width) / 2,
+            pad_y: (input.height - inner.height) / 2,
+        }
+    }
+
+    /// Maps a box from input pixels to frame pixels, clamped to the frame.
+    pub fn to_frame(&self, x0: f32, y0: f32, x1: f32, y1: f32) -> BBox {
+        let scale_x = self.frame.width as f32 / self.inner.width as f32;
+        let scale_y = self.frame.height as f32 / self.inner.height as f32;
+        let (pad_x, pad_y) = (self.pad_x as f32, self.pad_y as f32);
+        BBox::clamped(
+            (x0 - pad_x) * scale_x,
+            (y0 - pad_y) * scale_y,
+            (x1 - pad_x) * scale_x,
+            (y1 - pad_y) * scale_y,
+            self.frame,
+        )
+    }
+}
+
+/// The input size for a frame: the long side is `long_side`, the short side follows the aspect ratio
+/// and is rounded up to a multiple of `multiple`, so that the border is small.
+pub fn input_size_for(frame: Size, long_side: u32, multiple: u32) -> Size {
+    let longest = frame.width.max(frame.height).max(1);
+    let side = |px: u32| {
+        let scaled = (f64::from(px) * f64::from(long_side) / f64::from(longest)).round() as u32;
+        scaled.clamp(1, long_side).next_multiple_of(multiple)
+    };
+    Size::new(side(frame.width), side(frame.height))
+}
+
+/// Size of the network's input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "InputText")]
+pub enum InputSize {
+    /// The long side in pixels; the short side follows the frame's aspect ratio.
+    LongSide(u32),
+    /// Both sides in pixels; the frame is letterboxed.
+    Exact(Size),
+}
+
+/// The input size in a settings file: `640`, `"640"` or `"640x384"`.
+#[derive(Deserialize)]
+#[serde(
+    untagged,
+    expecting = "expected a side such as 640, or both such as \"640x384\""
+)]
+enum InputText {
+    Number(u32),
+    Text(String),
+}
+
+impl TryFrom<InputText> for InputSize {
+    type Error = String;
+
+    fn try_from(text: InputText) -> Result<InputSize, String> {
+        match text {
+            InputText::Number(side) => side.to_string().parse(),
+            InputText::Text(text) => text.parse(),
+        }
+    }
+}
+
+/// Maximum side of the input; larger inputs need more memory than small boards have.
+pub(crate) const MAX_INPUT_SIDE: u32 = 4096;
+
+impl std::str::FromStr for InputSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<InputSize, String> {
+        let (size, input) = match text.parse::<u32>() {
+            Ok(side) => (Size::new(side, side), InputSize::LongSide(side)),
+            Err(_) => {
+                let size: Size = text.parse()?;
+                (size, InputSize::Exact(size))
+            }
+        };
+        let fits = |side: u32| side > 0 && side.is_multiple_of(32) && side <= MAX_INPUT_SIDE;
+        match fits(size.width) && fits(size.height) {
+            true => Ok(input),
+            false => Err(format!(
+                "expected multiples of 32 up to {MAX_INPUT_SIDE}, such as '320' or '640x384', got '{text}'"
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_short_side_is_rounded_up_to_the_stride() {
+        assert_eq!(
+            input_size_for(Size::new(768, 576), 320, 32),
+            Size::new(320, 256)
+        );
+        assert_eq!(
+            input_size_for(Size::new(1280, 720), 640, 32),
+            Size::new(640, 384)
+        );
+        assert_eq!(
+            input_size_for(Size::new(1, 4000), 320, 32),
+            Size::new(32, 320)
+        );
+    }
+
+    #[test]
+    fn a_box_comes_back_where_it_was() {
+        let letterbox = Letterbox::fit(Size::new(768, 576), Size::new(320, 256));
+        assert_eq!(
+            (letterbox.inner, letterbox.pad_x, letterbox.pad_y),
+            (Size::new(320, 240), 0, 8)
+        );
+        let bbox = letterbox.to_frame(10.0, 18.0, 20.0, 28.0);
+        assert_eq!(
+            (bbox.x0(), bbox.y0(), bbox.x1(), bbox.y1()),
+            (24.0, 24.0, 48.0, 48.0)
+        );
+    }
+
+    #[test]
+    fn sizes_parse_and_refuse_nonsense() {
+        assert_eq!("1280x720".parse(), Ok(Size::new(1280, 720)));
+        for bad in ["", "1280", "x", "0x10", "10x-1", "axb"] {
+            assert!(bad.parse::<Size>().is_err(), "'{bad}' parsed");
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Monitoring: metrics, power, temperature, and the service manager.
+
+pub mod metrics;
+pub mod notify;
+pub mod power;

@@ -1,0 +1,96 @@
+//! The detect stage: frames to reports, through the analyzers, to the sinks.
+
+use super::latest::LatestReceiver;
+use super::outputs::Outputs;
+use super::{PipelineError, Stop};
+use crate::analyse::Analyzer;
+use crate::clock::Clock;
+use crate::detect::{Detect, DetectPlan, Found};
+use crate::frame::Frame;
+use crate::message::{Report, RunInfo};
+use crate::monitor::metrics::Metrics;
+use crate::monitor::notify::Health;
+use crate::stats::Snapshot;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Time between two snapshots of the figures that reports carry.
+const SNAPSHOT_INTERVAL: Duration = Duration::from_millis(250);
+
+pub(super) struct DetectStage {
+    pub(super) detector: Box<dyn Detect>,
+    pub(super) plan: DetectPlan,
+    pub(super) new_plans: LatestReceiver<DetectPlan>,
+    pub(super) analyzers: Vec<Box<dyn Analyzer>>,
+    pub(super) frames: LatestReceiver<Frame>,
+    pub(super) outputs: Outputs,
+    pub(super) run: Arc<RunInfo>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) health: Health,
+    /// Frames still to be detected, where there is a limit.
+    pub(super) remaining: Option<u64>,
+    pub(super) stop: Stop,
+}
+
+impl DetectStage {
+    /// Until the capture stage ends or the limit of frames is reached. The run stops with it: the
+    /// capture stage may be waiting for a camera that sends nothing.
+    pub(super) fn run(mut self) -> Result<(), PipelineError> {
+        let result = self.frames();
+        self.stop.stop();
+        self.outputs.stats();
+        result
+    }
+
+    fn frames(&mut self) -> Result<(), PipelineError> {
+        let mut stats = Arc::new(Snapshot::default());
+        let mut stats_at = None;
+        let mut dropped_before = 0;
+        while self.remaining != Some(0) {
+            let Ok(frame) = self.frames.recv() else { break };
+            if let Ok(Some(plan)) = self.new_plans.try_recv() {
+                self.plan = plan;
+            }
+            let mut found = [Found::default()];
+            self.detector
+                .detect(std::slice::from_ref(&frame), &self.plan, &mut found)
+                .map_err(|source| PipelineError::Detect {
+                    frame: frame.meta.id,
+                    source,
+                })?;
+            let [
+                Found {
+                    detections,
+                    mut times,
+                },
+            ] = found;
+            let now = self.clock.now();
+            times.age = now.since(frame.meta.captured);
+            self.metrics.record(now, &times, detections.len());
+            if stats_at.is_none_or(|at| now.since(at) >= SNAPSHOT_INTERVAL) {
+                stats = Arc::new(self.metrics.snapshot());
+                if stats_at.replace(now).is_none() {
+                    self.health.announce(); // the first detection
+                }
+            }
+            let dropped = self.metrics.dropped_frames();
+            let Frame { meta, pixels } = frame;
+            let mut report = Report {
+                run: Arc::clone(&self.run),
+                frame: meta,
+                detections,
+                times,
+                dropped: dropped - dropped_before,
+                stats: Arc::clone(&stats),
+            };
+            for analyzer in &mut self.analyzers {
+                analyzer.step(&mut report, &mut |event| self.outputs.event(event));
+            }
+            self.outputs.frame(report, &pixels);
+            dropped_before = dropped;
+            self.remaining = self.remaining.map(|remaining| remaining - 1);
+        }
+        Ok(())
+    }
+}
