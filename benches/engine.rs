@@ -12,7 +12,7 @@ use vovcam::network::Network;
 use vovcam::tensor::Batch;
 use vovcam::tensor::RawOutput;
 
-fn picture(side: usize) -> Batch {
+fn image(side: usize) -> Batch {
     Batch {
         batch: 1,
         height: side,
@@ -29,7 +29,7 @@ fn detector(c: &mut Criterion) {
             .sample_size(10)
             .warm_up_time(Duration::from_millis(500))
             .measurement_time(Duration::from_secs(2));
-        let input = picture(side);
+        let input = image(side);
         let mut time = |engine: &mut dyn Engine| {
             let mut output = RawOutput::default();
             group.bench_function(BenchmarkId::from_parameter(engine.describe()), |b| {

@@ -12,7 +12,7 @@ pub mod reference;
 
 use crate::board::GpuPlace;
 use crate::model::Model;
-use crate::network::graph::Graph;
+use crate::network::graph::{Graph, GraphError};
 use crate::tensor::{Batch, RawLevel, RawOutput};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -32,7 +32,7 @@ pub enum EngineChoice {
     Reference,
 }
 
-/// What the values between layers are.
+/// Activation precision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
@@ -59,7 +59,8 @@ impl fmt::Display for Precision {
 pub struct EngineOptions {
     /// Which engine.
     pub engine: EngineChoice,
-    /// What the values between layers are; none for f16 on a GPU and f32 on a CPU.
+    /// Activation precision. None for f16 on a GPU; on a CPU for int8 where the processor has
+    /// byte products and the model has int8 ranges, and else for f32.
     pub precision: Option<Precision>,
     /// CPU threads, 0 = one a core.
     pub threads: usize,
@@ -67,7 +68,7 @@ pub struct EngineOptions {
     pub isa: Option<cpu::Isa>,
 }
 
-/// Why an engine cannot be made or cannot run.
+/// Errors of making or running an engine.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// The machine does not have what the engine needs, or not yet: a GPU's driver may come late.
@@ -75,7 +76,7 @@ pub enum EngineError {
     Unavailable {
         /// The engine asked for.
         engine: &'static str,
-        /// Why, and what to do.
+        /// The reason, and what to do.
         reason: String,
     },
     /// Asked for something that this build, model or processor will never have.
@@ -83,10 +84,10 @@ pub enum EngineError {
     Unsupported {
         /// The engine asked for.
         engine: &'static str,
-        /// Why, and what to do.
+        /// The reason, and what to do.
         reason: String,
     },
-    /// The picture does not fit the network.
+    /// The image does not fit the network.
     #[error(
         "input of {width}x{height} pixels: both sides must be positive multiples of {multiple}"
     )]
@@ -98,12 +99,20 @@ pub enum EngineError {
         /// The network's largest stride.
         multiple: usize,
     },
+    /// The images' bytes are not as many as their size says.
+    #[error("{got} bytes of images: expected {expected}")]
+    InputLength {
+        /// Batch × height × width × 3.
+        expected: usize,
+        /// Bytes given.
+        got: usize,
+    },
     /// The GPU or its libraries failed.
     #[error("the GPU failed while {doing}")]
     Gpu {
-        /// What was being done.
+        /// The operation.
         doing: String,
-        /// What the driver or cuDNN said.
+        /// Error of the driver or cuDNN.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// candle failed.
@@ -111,7 +120,7 @@ pub enum EngineError {
     Candle {
         /// The graph node.
         layer: String,
-        /// What candle said.
+        /// Error of candle.
         source: candle_core::Error,
     },
 }
@@ -120,6 +129,20 @@ pub enum EngineError {
 pub trait Engine: Send {
     /// Kernel set, precision and threads for the start-up log, such as `cpu avx512 f32, 2 threads`.
     fn describe(&self) -> String;
+
+    /// Reason for the precision, if the options named none: `f32: this processor has no byte
+    /// products`.
+    fn precision_reason(&self) -> Option<&str> {
+        None
+    }
+
+    /// The start-up line: [`Engine::describe`], and [`Engine::precision_reason`] in brackets.
+    fn start_line(&self) -> String {
+        match self.precision_reason() {
+            Some(reason) => format!("{} ({reason})", self.describe()),
+            None => self.describe(),
+        }
+    }
 
     /// The GPU that the network runs on: on a PC, that decides whose power counts.
     fn gpu(&self) -> Option<GpuPlace> {
@@ -134,7 +157,7 @@ pub trait Engine: Send {
 }
 
 impl RawOutput {
-    /// Sizes the buffers for a batch of `height` × `width` pictures; allocates only when they grow.
+    /// Sizes the buffers for a batch of `height` × `width` images; allocates only when they grow.
     pub fn resize_for(&mut self, graph: &Graph, batch: usize, height: usize, width: usize) {
         self.batch = batch;
         self.levels
@@ -190,27 +213,33 @@ fn load_reference(model: &Model) -> Result<Box<dyn Engine>, EngineError> {
 }
 
 fn load_cpu(model: &Model, options: &EngineOptions) -> Result<Box<dyn Engine>, EngineError> {
-    let precision = options.precision.unwrap_or(Precision::F32);
-    let options = cpu::CpuOptions {
+    let precision = options.precision;
+    let mut options = cpu::CpuOptions {
         threads: options.threads,
         isa: options.isa,
-        precision,
         ..cpu::CpuOptions::default()
     };
-    Ok(Box::new(cpu::CpuEngine::with_options(model, options)?))
+    Ok(Box::new(match precision {
+        None => cpu::CpuEngine::with_best_precision(model, options)?,
+        Some(precision) => {
+            options.precision = precision;
+            cpu::CpuEngine::with_options(model, options)?
+        }
+    }))
 }
 
 #[cfg(feature = "cuda")]
 fn load_cuda(model: &Model, options: &EngineOptions) -> Result<Box<dyn Engine>, EngineError> {
+    let precision = options.precision;
     let options = cuda::CudaOptions {
-        precision: match options.precision {
-            None | Some(Precision::F16) => cuda::Precision::F16,
-            Some(Precision::F32) => cuda::Precision::F32,
-            Some(Precision::Int8) => return Err(lacks("cuda", Precision::Int8)),
-        },
+        precision: precision.unwrap_or(Precision::F16),
         ..cuda::CudaOptions::default()
     };
-    Ok(Box::new(cuda::CudaEngine::new(model, &options)?))
+    let mut engine = cuda::CudaEngine::new(model, &options)?;
+    if precision.is_none() {
+        engine.explain("f16: the fastest on a GPU, with sums in f32");
+    }
+    Ok(Box::new(engine))
 }
 
 #[cfg(not(feature = "cuda"))]
@@ -222,6 +251,14 @@ fn load_cuda(_: &Model, _: &EngineOptions) -> Result<Box<dyn Engine>, EngineErro
     })
 }
 
+/// Refuses a graph that the kernels cannot run.
+fn refused(engine: &'static str) -> impl FnOnce(GraphError) -> EngineError {
+    move |error| EngineError::Unsupported {
+        engine,
+        reason: format!("the network cannot run: {error}"),
+    }
+}
+
 fn lacks(engine: &'static str, precision: Precision) -> EngineError {
     EngineError::Unsupported {
         engine,
@@ -229,16 +266,44 @@ fn lacks(engine: &'static str, precision: Precision) -> EngineError {
     }
 }
 
-/// Refuses input sizes that do not divide evenly down to the coarsest stride.
-pub(crate) fn check_input(graph: &Graph, input: &Batch) -> Result<(), EngineError> {
-    let multiple = graph.max_stride();
-    let fits = |side: usize| side > 0 && side.is_multiple_of(multiple);
-    if fits(input.height) && fits(input.width) {
-        return Ok(());
+/// Size of a batch of images, in images and pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BatchSize {
+    pub(crate) batch: usize,
+    pub(crate) height: usize,
+    pub(crate) width: usize,
+}
+
+impl BatchSize {
+    fn of(input: &Batch) -> BatchSize {
+        BatchSize {
+            batch: input.batch,
+            height: input.height,
+            width: input.width,
+        }
     }
-    Err(EngineError::InputSize {
-        width: input.width,
-        height: input.height,
-        multiple,
-    })
+}
+
+/// Refuses input sizes that are no multiples of the graph's [`Graph::max_stride`], and bytes that
+/// are not as many as the size says.
+pub(crate) fn check_input(multiple: usize, input: &Batch) -> Result<(), EngineError> {
+    let fits = |side: usize| side > 0 && side.is_multiple_of(multiple);
+    if !(fits(input.height) && fits(input.width)) {
+        return Err(EngineError::InputSize {
+            width: input.width,
+            height: input.height,
+            multiple,
+        });
+    }
+    // saturating: a size that does not fit memory has no bytes of that number
+    let expected = [input.height, input.width, 3]
+        .into_iter()
+        .fold(input.batch, usize::saturating_mul);
+    if expected == 0 || input.data.len() != expected {
+        return Err(EngineError::InputLength {
+            expected: expected.max(1),
+            got: input.data.len(),
+        });
+    }
+    Ok(())
 }

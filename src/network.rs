@@ -1,7 +1,7 @@
 //! The detector network, described once: backbone → neck → head.
 //!
 //! Nothing here computes; a [`Network`] becomes a [`Graph`] and the engines run that.
-//! The PyTorch twin for training is `models/training/vovcam_train/model.py`.
+//! The same network in PyTorch, for training, is `models/training/vovcam_train/model.py`.
 
 pub mod graph;
 pub mod head;
@@ -16,7 +16,7 @@ use vovnet::VovNet;
 /// from where sizes overflow.
 const MOST_CHANNELS: usize = 1 << 16;
 
-/// The picture strides that a detector may predict on.
+/// The strides that a detector may predict on, in pixels of the input.
 pub const STRIDES: [usize; 4] = [4, 8, 16, 32];
 
 /// The shape of a detector, as a model's manifest states it.
@@ -92,26 +92,55 @@ impl Network {
     }
 }
 
+/// Size of a convolution.
+#[derive(Clone, Copy)]
+struct ConvSize {
+    out_channels: usize,
+    kernel: usize,
+    stride: usize,
+}
+
+impl ConvSize {
+    /// 1×1, stride 1.
+    fn pointwise(out_channels: usize) -> ConvSize {
+        ConvSize {
+            out_channels,
+            kernel: 1,
+            stride: 1,
+        }
+    }
+
+    /// 3×3.
+    fn square(out_channels: usize, stride: usize) -> ConvSize {
+        ConvSize {
+            out_channels,
+            kernel: 3,
+            stride,
+        }
+    }
+}
+
+/// Names of a convolution and its batch norm: the tensors are `<weight>.weight`,
+/// `<norm>.running_mean` and so on.
+struct ConvNames {
+    layer: String,
+    weight: String,
+    norm: String,
+}
+
 /// Convolution – batch norm – ReLU, the building block of backbone, neck and head.
-/// `weight` and `norm` are prefixes: the tensors are `<weight>.weight` and `<norm>.running_mean` etc.
-fn conv_bn_relu(
-    graph: &mut Graph,
-    input: NodeId,
-    (weight, norm): (&str, &str),
-    name: &str,
-    (out_channels, kernel, stride): (usize, usize, usize),
-) -> NodeId {
+fn conv_bn_relu(graph: &mut Graph, input: NodeId, names: ConvNames, size: ConvSize) -> NodeId {
     let conv = Conv {
-        weight: format!("{weight}.weight"),
-        norm: Some(norm.to_owned()),
+        weight: format!("{}.weight", names.weight),
+        norm: Some(names.norm),
         bias: None,
         in_channels: graph.channels(input),
-        out_channels,
-        kernel,
-        stride,
+        out_channels: size.out_channels,
+        kernel: size.kernel,
+        stride: size.stride,
         relu: true,
     };
-    graph.conv(name, input, conv)
+    graph.conv(names.layer, input, conv)
 }
 
 #[cfg(test)]

@@ -10,12 +10,13 @@
 //! buffer that its parts are written into, so one-shot aggregation moves no memory. Every
 //! convolution is one register-tiled matrix kernel with bias and ReLU at its end, behind
 //! Winograd's transform where the convolution is 3×3; or, with a model that has
-//! calibrated ranges, its twin in bytes, which multiplies four times as many. And everything that can be
+//! calibrated ranges, the same kernel in bytes, which multiplies four times as many. And everything that can be
 //! decided before the first frame is: a frame runs a list of steps and allocates nothing.
 
 mod aligned;
 mod direct;
 mod dot;
+mod kernels;
 mod memory;
 mod pack;
 mod plan;
@@ -31,32 +32,34 @@ mod winograd;
 pub use simd::Isa;
 
 use super::layout::Layout;
-use super::{Engine, EngineError, Precision, check_input};
+use super::{BatchSize, Engine, EngineError, Precision, check_input, refused};
 use crate::model::Model;
 use crate::network::graph::{NodeId, Op};
 use crate::tensor::{Batch, RawOutput};
 use aligned::Aligned;
-use memory::Memory;
+use dot::ByteKernels;
+use kernels::Kernels;
+use memory::{INPUT_PIXEL, Memory};
 use pack::{Algorithm, InputLanes, Packed};
-use plan::{Arithmetic, Network, Plan};
-use plane::{PICTURE_PIXEL, Picture};
+use plan::{Arithmetic, Plan, PlanContext};
+use plane::Normalise;
 use pool::Pool;
 use quant::Scales;
 use simd::LANES;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Plans kept: a camera has one size, an evaluation over pictures a handful.
+/// Plans kept: a camera has one size, an evaluation over images a handful.
 const MOST_PLANS: usize = 16;
 
-/// How to make a [`CpuEngine`].
+/// Options of a [`CpuEngine`].
 #[derive(Clone, Copy, Debug)]
 pub struct CpuOptions {
     /// Threads, 0 for one a core.
     pub threads: usize,
     /// Instruction set, none for the best of this machine.
     pub isa: Option<Isa>,
-    /// What the values between layers are.
+    /// Activation precision.
     pub precision: Precision,
     /// Whether 3×3 convolutions in f32 use Winograd's transform.
     pub winograd: bool,
@@ -75,22 +78,26 @@ impl Default for CpuOptions {
 
 /// Runs a graph with this project's own kernels.
 pub struct CpuEngine {
-    network: Network,
+    context: PlanContext,
     pool: Pool,
-    /// One for each batch and picture size seen, newest last.
+    /// One for each batch size seen, newest last.
     plans: Vec<Plan>,
     /// Shared by all plans, as large as the largest needs.
     arena: Aligned,
-    /// Kernels and precision, for people.
+    /// Input sides are multiples of it.
+    multiple: usize,
+    /// Kernels and precision, for the description.
     kernels: String,
+    /// Reason for the precision, if it was chosen here.
+    precision_reason: Option<String>,
 }
 
-/// What one step of a frame took.
+/// Time of one step of a frame.
 #[derive(Clone, Debug)]
 pub struct StepTime {
     /// The graph node that the step is part of.
     pub node: NodeId,
-    /// How it is computed.
+    /// Name of the kernel.
     pub kernel: &'static str,
     /// Median over the rounds.
     pub median: Duration,
@@ -111,7 +118,7 @@ impl CpuEngine {
         )
     }
 
-    /// An engine made to order.
+    /// An engine with these options.
     ///
     /// # Errors
     /// When this machine lacks the instruction set, the system refuses a thread, or the
@@ -119,7 +126,7 @@ impl CpuEngine {
     pub fn with_options(model: &Model, options: CpuOptions) -> Result<CpuEngine, EngineError> {
         let isa = options.isa.or_else(|| Isa::available().next());
         let isa = isa.unwrap_or(Isa::Scalar);
-        let kernels = isa.kernels().ok_or_else(|| {
+        let kernels = Kernels::of(isa).ok_or_else(|| {
             let has: Vec<String> = Isa::available().map(|isa| isa.to_string()).collect();
             unsupported(format!(
                 "this machine has no '{isa}' instructions; it has {}",
@@ -130,6 +137,7 @@ impl CpuEngine {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
         };
+        model.graph.check().map_err(refused("cpu"))?;
         let pool = Pool::new(threads)
             .map_err(|e| unavailable(format!("cannot start {threads} threads: {e}")))?;
         let layout = Layout::new(&model.graph);
@@ -139,7 +147,7 @@ impl CpuEngine {
             Precision::F16 => return Err(super::lacks("cpu", Precision::F16)),
         };
         let mut engine = CpuEngine {
-            network: Network {
+            context: PlanContext {
                 weights: pack(model, &layout, &arithmetic, options.winograd),
                 graph: model.graph.clone(),
                 layout,
@@ -150,12 +158,61 @@ impl CpuEngine {
             pool,
             plans: Vec::new(),
             arena: Aligned::zeroed(0),
+            multiple: model.graph.max_stride(),
             kernels: description,
+            precision_reason: None,
         };
         // a network that cannot run is refused here and not at the first frame
-        let side = model.graph.max_stride();
-        engine.plan(1, side, side)?;
+        engine.plan(BatchSize {
+            batch: 1,
+            height: engine.multiple,
+            width: engine.multiple,
+        })?;
         Ok(engine)
+    }
+
+    /// An engine with these options, but for the precision: int8 where the processor has byte products
+    /// and the model runs in int8, else f32. Without byte products int8 is slower than f32.
+    ///
+    /// # Errors
+    /// As [`CpuEngine::with_options`].
+    pub fn with_best_precision(
+        model: &Model,
+        options: CpuOptions,
+    ) -> Result<CpuEngine, EngineError> {
+        let best = Isa::available().next().unwrap_or(Isa::Scalar);
+        let products = ByteKernels::of(options.isa.unwrap_or(best)).products;
+        CpuEngine::of_best_precision(model, options, products)
+    }
+
+    fn of_best_precision(
+        model: &Model,
+        options: CpuOptions,
+        products: bool,
+    ) -> Result<CpuEngine, EngineError> {
+        let with = |precision, reason: String| {
+            let options = CpuOptions {
+                precision,
+                ..options
+            };
+            let mut engine = CpuEngine::with_options(model, options)?;
+            engine.precision_reason = Some(reason);
+            Ok(engine)
+        };
+        let obstacle = match (products, options.isa, &model.manifest.int8) {
+            (false, None, _) => "this processor has no byte products".to_owned(),
+            (false, Some(isa), _) => format!("no byte products with '{isa}'"),
+            (true, _, None) => format!("the model '{}' has no int8 ranges", model.manifest.name),
+            (true, _, Some(_)) => {
+                let reason = "int8: byte products, and the model has int8 ranges".to_owned();
+                match with(Precision::Int8, reason) {
+                    // a layer that int8 cannot run, or one without a range
+                    Err(EngineError::Unsupported { reason, .. }) => reason,
+                    made => return made,
+                }
+            }
+        };
+        with(Precision::F32, format!("f32: {obstacle}"))
     }
 
     /// Runs the network `rounds` times with a stopwatch at every step: how `cargo bench --bench
@@ -167,7 +224,7 @@ impl CpuEngine {
     pub fn profile(&mut self, input: &Batch, rounds: usize) -> Result<Vec<StepTime>, EngineError> {
         let mut output = RawOutput::default();
         self.infer(input, &mut output)?;
-        let index = self.plan(input.batch, input.height, input.width)?;
+        let index = self.plan(BatchSize::of(input))?;
         let plan = &self.plans[index];
         let mut laps: Vec<Vec<Duration>> = vec![Vec::with_capacity(rounds); plan.steps.len()];
         for _ in 0..rounds {
@@ -195,16 +252,11 @@ impl CpuEngine {
     }
 
     /// The plan for a size: its index.
-    fn plan(&mut self, batch: usize, height: usize, width: usize) -> Result<usize, EngineError> {
-        let size = (batch, height, width);
+    fn plan(&mut self, size: BatchSize) -> Result<usize, EngineError> {
         if let Some(known) = self.plans.iter().position(|plan| plan.size == size) {
             return Ok(known);
         }
-        let plan = Plan::new(&self.network, size).map_err(|layer| {
-            unavailable(format!(
-                "it has no kernel for layer '{layer}'; use --engine reference"
-            ))
-        })?;
+        let plan = Plan::new(&self.context, size)?;
         self.arena.reserve(plan.arena_len);
         if self.plans.len() == MOST_PLANS {
             self.plans.remove(0);
@@ -217,7 +269,7 @@ impl CpuEngine {
 fn floats(model: &Model, isa: Isa, winograd: bool) -> (Arithmetic, String) {
     let manifest = &model.manifest;
     let arithmetic = Arithmetic::Floats {
-        picture: Arc::new(Picture::table(&manifest.mean, &manifest.std)),
+        table: Arc::new(Normalise::table(&manifest.mean, &manifest.std)),
     };
     let algorithm = if winograd { " winograd" } else { "" };
     (arithmetic, format!("{isa} f32{algorithm}"))
@@ -231,13 +283,13 @@ fn bytes(model: &Model, isa: Isa) -> Result<(Arithmetic, String), EngineError> {
             model.manifest.name
         ))
     })?;
-    let (name, tiles) = dot::tiles(isa);
+    let kernels = ByteKernels::of(isa);
     let arithmetic = Arithmetic::Bytes {
-        tiles,
+        tiles: kernels.tiles,
         scales,
-        border: quant::picture_border(&model.manifest),
+        border: quant::input_border(&model.manifest),
     };
-    Ok((arithmetic, format!("{name} int8")))
+    Ok((arithmetic, format!("{} int8", kernels.name)))
 }
 
 /// Every convolution's weights in the order its kernel reads them, by node; none for a layer
@@ -252,25 +304,26 @@ fn pack(
     let mut packed = vec![None; graph.nodes.len()];
     for ((id, conv), weights) in graph.convs().zip(&model.weights) {
         let input = graph.node(id).inputs[0];
-        let picture = graph.node(input).op == Op::Input;
+        let from_image = graph.node(input).op == Op::Input;
         let lanes = |block: usize| InputLanes {
             channels: &layout.lanes[input.0],
             block,
         };
         packed[id.0] = match arithmetic {
-            Arithmetic::Floats { .. } if picture => {
-                let lanes = lanes(PICTURE_PIXEL - 1);
+            Arithmetic::Floats { .. } if from_image => {
+                let lanes = lanes(INPUT_PIXEL - 1);
                 Some(Packed::floats(conv, weights, lanes, Algorithm::Direct))
             }
             Arithmetic::Floats { .. } => {
                 let algorithm = Algorithm::choose(conv, winograd);
                 Some(Packed::floats(conv, weights, lanes(LANES), algorithm))
             }
-            // bytes have no sign: only logits, which are floats, may do without a ReLU
-            Arithmetic::Bytes { .. } if !conv.relu && layout.homes[id.0].is_some() => None,
+            // bytes have no sign, and logits, which are floats, have no scale: only logits go
+            // without a ReLU, and all of them do
+            Arithmetic::Bytes { .. } if conv.relu != layout.slices[id.0].is_some() => None,
             Arithmetic::Bytes { scales, .. } => {
-                scales.quantise(graph, (id, conv), weights).map(|weights| {
-                    let block = if picture { PICTURE_PIXEL } else { LANES };
+                scales.quantise(graph, id, conv, weights).map(|weights| {
+                    let block = if from_image { INPUT_PIXEL } else { LANES };
                     Packed::bytes(conv, &weights, lanes(block))
                 })
             }
@@ -281,6 +334,10 @@ fn pack(
 }
 
 impl Engine for CpuEngine {
+    fn precision_reason(&self) -> Option<&str> {
+        self.precision_reason.as_deref()
+    }
+
     fn describe(&self) -> String {
         let threads = self.pool.threads();
         let plural = if threads == 1 { "" } else { "s" };
@@ -289,9 +346,9 @@ impl Engine for CpuEngine {
 
     #[allow(unsafe_code, reason = "the one door from safe code to the plan")]
     fn infer(&mut self, input: &Batch, output: &mut RawOutput) -> Result<(), EngineError> {
-        check_input(&self.network.graph, input)?;
-        output.resize_for(&self.network.graph, input.batch, input.height, input.width);
-        let index = self.plan(input.batch, input.height, input.width)?;
+        check_input(self.multiple, input)?;
+        output.resize_for(&self.context.graph, input.batch, input.height, input.width);
+        let index = self.plan(BatchSize::of(input))?;
         let plan = &self.plans[index];
         let memory = Memory::new(&mut self.arena, &input.data, output);
         for (_, step) in &plan.steps {

@@ -25,17 +25,20 @@ mod program;
 mod tests;
 mod tune;
 
+pub use super::Precision;
 use super::layout::{BLOCK, Layout};
-use super::{Engine, EngineError, check_input};
+
+use super::{BatchSize, Engine, EngineError, check_input, lacks};
 use crate::board::GpuPlace;
 use crate::model::Model;
 use crate::network::graph::{Graph, Op, Shape};
 use crate::tensor::{Batch, RawOutput};
-use choices::Choices;
+use choices::TuningCache;
 use conv::GpuFilter;
 use filter::Filter;
 use gpu::{Gpu, refused};
 use half::f16;
+use kernels::Normalisation;
 use plan::{Plan, Shared};
 use program::{Program, View};
 use std::fmt;
@@ -45,35 +48,42 @@ use std::sync::Arc;
 /// Plans kept, each with its own memory: a camera has one size, an evaluation a handful.
 const MOST_PLANS: usize = 8;
 
-/// How values are stored on the GPU.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Precision {
+/// Type of values on the GPU: a [`Precision`] that this engine has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Float {
     /// Half, with sums in single precision, on tensor cores.
-    #[default]
     F16,
     /// Single, without TensorFloat-32.
     F32,
 }
 
-impl fmt::Display for Precision {
+impl fmt::Display for Float {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Precision::F16 => "f16",
-            Precision::F32 => "f32",
+            Float::F16 => "f16",
+            Float::F32 => "f32",
         })
     }
 }
 
-impl Precision {
-    /// Bytes of a value.
-    fn bytes(self) -> usize {
-        match self {
-            Precision::F16 => 2,
-            Precision::F32 => 4,
+impl Float {
+    fn of(precision: Precision) -> Result<Float, EngineError> {
+        match precision {
+            Precision::F16 => Ok(Float::F16),
+            Precision::F32 => Ok(Float::F32),
+            Precision::Int8 => Err(lacks("cuda", precision)),
         }
     }
 
-    /// Values in the 16 bytes that the kernels move at once; a pixel of the picture is as wide.
+    /// Bytes of a value.
+    fn bytes(self) -> usize {
+        match self {
+            Float::F16 => 2,
+            Float::F32 => 4,
+        }
+    }
+
+    /// Values in the 16 bytes that the kernels move at once; a pixel of the input image is as wide.
     fn pack(self) -> usize {
         16 / self.bytes()
     }
@@ -81,18 +91,18 @@ impl Precision {
     /// Whether a value stays finite.
     fn holds(self, value: f32) -> bool {
         match self {
-            Precision::F16 => f16::from_f32(value).is_finite(),
-            Precision::F32 => value.is_finite(),
+            Float::F16 => f16::from_f32(value).is_finite(),
+            Float::F32 => value.is_finite(),
         }
     }
 
     fn to_bytes(self, values: &[f32]) -> Vec<u8> {
         match self {
-            Precision::F16 => values
+            Float::F16 => values
                 .iter()
                 .flat_map(|&value| f16::from_f32(value).to_le_bytes())
                 .collect(),
-            Precision::F32 => values
+            Float::F32 => values
                 .iter()
                 .flat_map(|value| value.to_le_bytes())
                 .collect(),
@@ -102,8 +112,8 @@ impl Precision {
     /// The value number `index` of an array.
     fn value(self, bytes: &[u8], index: usize) -> f32 {
         match self {
-            Precision::F16 => f16::from_le_bytes([bytes[2 * index], bytes[2 * index + 1]]).to_f32(),
-            Precision::F32 => {
+            Float::F16 => f16::from_le_bytes([bytes[2 * index], bytes[2 * index + 1]]).to_f32(),
+            Float::F32 => {
                 let at = 4 * index;
                 f32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
             }
@@ -111,12 +121,12 @@ impl Precision {
     }
 }
 
-/// How to make a [`CudaEngine`].
+/// Options of a [`CudaEngine`].
 #[derive(Clone, Debug)]
 pub struct CudaOptions {
     /// Which GPU, from 0.
     pub device: usize,
-    /// How values are stored.
+    /// Activation precision: f16 or f32.
     pub precision: Precision,
     /// Folder that keeps cuDNN's algorithms between runs; none to measure at every start.
     pub cache: Option<PathBuf>,
@@ -128,7 +138,7 @@ impl Default for CudaOptions {
     fn default() -> CudaOptions {
         CudaOptions {
             device: 0,
-            precision: Precision::default(),
+            precision: Precision::F16,
             cache: choices::cache_folder(|name| std::env::var_os(name)),
             slices: true,
         }
@@ -140,10 +150,14 @@ pub struct CudaEngine {
     // plans are dropped before the GPU that they run on
     plans: Vec<Plan>,
     shared: Arc<Shared>,
-    choices: Choices,
+    tuning: TuningCache,
     graph: Graph,
+    /// Input sides are multiples of it.
+    multiple: usize,
     layout: Layout,
     gpu: Gpu,
+    /// Reason for the precision, if the options named none.
+    precision_reason: Option<&'static str>,
 }
 
 impl CudaEngine {
@@ -152,7 +166,8 @@ impl CudaEngine {
     /// # Errors
     /// When there is no usable GPU, driver or cuDNN, or the network has a layer without a kernel.
     pub fn new(model: &Model, options: &CudaOptions) -> Result<CudaEngine, EngineError> {
-        let precision = options.precision;
+        let precision = Float::of(options.precision)?;
+        model.graph.check().map_err(super::refused("cuda"))?;
         let gpu = Gpu::open(options.device, precision)?;
         let layout = Layout::new(&model.graph);
         let filters = filters(model, &layout, precision)
@@ -166,25 +181,34 @@ impl CudaEngine {
         let bytes: usize = filters.iter().map(|filter| filter.bytes()).sum();
         tracing::debug!("{bytes} bytes of weights are on {}", gpu.name);
         let machine = format!("{}, {}", gpu.name, gpu.versions);
-        let (scale, shift) = normalisation(&model.manifest.mean, &model.manifest.std);
+        let manifest = &model.manifest;
         let engine = CudaEngine {
             plans: Vec::new(),
             shared: Arc::new(Shared {
                 precision,
                 slices: options.slices,
                 filters,
-                scale,
-                shift,
+                normalisation: Normalisation::new(&manifest.mean, &manifest.std),
             }),
-            choices: Choices::open(options.cache.as_deref(), &machine),
+            tuning: TuningCache::open(options.cache.as_deref(), &machine),
             graph: model.graph.clone(),
+            multiple: model.graph.max_stride(),
             layout,
             gpu,
+            precision_reason: None,
         };
         // a network that cannot run is refused here and not at the first frame
-        let side = model.graph.max_stride();
-        engine.program(1, side, side)?;
+        engine.program(BatchSize {
+            batch: 1,
+            height: engine.multiple,
+            width: engine.multiple,
+        })?;
         Ok(engine)
+    }
+
+    /// Gives the reason for the precision.
+    pub(super) fn explain(&mut self, reason: &'static str) {
+        self.precision_reason = Some(reason);
     }
 
     /// Runs one batch layer by layer and shows each layer's name, its shape, and its output as
@@ -197,7 +221,7 @@ impl CudaEngine {
         input: &Batch,
         mut show: impl FnMut(&str, Shape, &[f32]),
     ) -> Result<(), EngineError> {
-        check_input(&self.graph, input)?;
+        check_input(self.multiple, input)?;
         let index = self.plan(input)?;
         let (graph, layout, precision) = (&self.graph, &self.layout, self.shared.precision);
         let shapes = graph.shapes(input.height, input.width);
@@ -210,11 +234,10 @@ impl CudaEngine {
             .map_err(refused("running a frame layer by layer"))
     }
 
-    fn program(&self, batch: usize, height: usize, width: usize) -> Result<Program, EngineError> {
-        let size = (batch, height, width);
+    fn program(&self, size: BatchSize) -> Result<Program, EngineError> {
         let pixel = self.shared.precision.pack();
         Program::new(&self.graph, &self.layout, size, pixel).map_err(|reason| {
-            EngineError::Unavailable {
+            EngineError::Unsupported {
                 engine: "cuda",
                 reason,
             }
@@ -224,15 +247,15 @@ impl CudaEngine {
     /// The plan for a size: its index.
     fn plan(&mut self, input: &Batch) -> Result<usize, EngineError> {
         self.gpu.bind()?;
-        let size = (input.batch, input.height, input.width);
+        let size = BatchSize::of(input);
         if let Some(known) = self.plans.iter().position(|plan| plan.size() == size) {
             return Ok(known);
         }
         if self.plans.len() == MOST_PLANS {
             self.plans.remove(0);
         }
-        let program = self.program(input.batch, input.height, input.width)?;
-        let plan = Plan::new(&self.gpu, &self.shared, program, &mut self.choices)?;
+        let program = self.program(size)?;
+        let plan = Plan::new(&self.gpu, &self.shared, program, &mut self.tuning)?;
         self.plans.push(plan);
         Ok(self.plans.len() - 1)
     }
@@ -251,13 +274,17 @@ impl Engine for CudaEngine {
         )
     }
 
+    fn precision_reason(&self) -> Option<&str> {
+        self.precision_reason
+    }
+
     fn gpu(&self) -> Option<GpuPlace> {
         let pci = self.gpu.pci.clone();
         Some(GpuPlace { pci })
     }
 
     fn infer(&mut self, input: &Batch, output: &mut RawOutput) -> Result<(), EngineError> {
-        check_input(&self.graph, input)?;
+        check_input(self.multiple, input)?;
         output.resize_for(&self.graph, input.batch, input.height, input.width);
         let index = self.plan(input)?;
         self.plans[index]
@@ -267,7 +294,7 @@ impl Engine for CudaEngine {
 }
 
 /// Every convolution's weights in the GPU's order.
-fn filters(model: &Model, layout: &Layout, precision: Precision) -> Vec<Filter> {
+fn filters(model: &Model, layout: &Layout, precision: Float) -> Vec<Filter> {
     let graph = &model.graph;
     graph
         .convs()
@@ -284,16 +311,9 @@ fn filters(model: &Model, layout: &Layout, precision: Precision) -> Vec<Filter> 
         .collect()
 }
 
-/// `(byte / 255 − mean) / std` as `byte × scale + shift`.
-fn normalisation(mean: &[f32; 3], std: &[f32; 3]) -> ([f32; 3], [f32; 3]) {
-    let scale = std.map(|std| 1.0 / (255.0 * std));
-    let shift = std::array::from_fn(|c| -mean[c] / std[c]);
-    (scale, shift)
-}
-
 /// A view's bytes as `[batch, channels, height, width]` without padding channels.
 fn unpack(
-    precision: Precision,
+    precision: Float,
     batch: usize,
     view: &View,
     lanes: &[Option<usize>],
@@ -303,10 +323,10 @@ fn unpack(
     let channels = lanes.iter().flatten().count();
     let mut values = vec![0.0; batch * channels * cells];
     for pixel in 0..batch * cells {
-        let (picture, cell) = (pixel / cells, pixel % cells);
+        let (image, cell) = (pixel / cells, pixel % cells);
         for (lane, channel) in lanes.iter().enumerate() {
             if let Some(channel) = channel {
-                values[(picture * channels + channel) * cells + cell] =
+                values[(image * channels + channel) * cells + cell] =
                     precision.value(bytes, pixel * view.pixel + lane);
             }
         }

@@ -1,4 +1,4 @@
-//! Which buffer holds which node, independent of the picture's size.
+//! Which buffer holds which node, independent of the image's size.
 //!
 //! A concatenation is a buffer; the nodes that it joins write straight into its blocks, so
 //! one-shot aggregation costs nothing. A concatenation inside another is a run of blocks of the
@@ -15,7 +15,7 @@ pub(in crate::engine) const BLOCK: usize = LANES;
 
 /// A run of blocks in a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::engine) struct Home {
+pub(in crate::engine) struct Slice {
     /// Index into [`Layout::buffers`].
     pub(in crate::engine) buffer: usize,
     /// First block.
@@ -33,20 +33,20 @@ pub(in crate::engine) struct Buffer {
     pub(in crate::engine) first: usize,
     /// Last node that reads it.
     pub(in crate::engine) last: usize,
-    /// Whether a 3×3 convolution reads its border.
-    pub(in crate::engine) border: bool,
+    /// Pixels around the planes that a convolution reads: half of the largest kernel side.
+    pub(in crate::engine) border: usize,
 }
 
 /// Where every node's values go.
 pub(in crate::engine) struct Layout {
     /// By node; none for logits, which go to the caller.
-    pub(in crate::engine) homes: Vec<Option<Home>>,
+    pub(in crate::engine) slices: Vec<Option<Slice>>,
     /// By node: the channel that each lane holds.
     pub(in crate::engine) lanes: Vec<Vec<Option<usize>>>,
     /// All buffers.
     pub(in crate::engine) buffers: Vec<Buffer>,
-    /// Nodes to copy into a concatenation, with their place there: (concatenation, node, home).
-    pub(in crate::engine) copies: Vec<(NodeId, NodeId, Home)>,
+    /// Nodes to copy into a concatenation, with their place there: (concatenation, node, slice).
+    pub(in crate::engine) copies: Vec<(NodeId, NodeId, Slice)>,
 }
 
 impl Layout {
@@ -54,12 +54,12 @@ impl Layout {
     pub(in crate::engine) fn new(graph: &Graph) -> Layout {
         let lanes = lanes(graph);
         let mut layout = Layout {
-            homes: vec![None; graph.nodes.len()],
+            slices: vec![None; graph.nodes.len()],
             buffers: Vec::new(),
             copies: Vec::new(),
             lanes,
         };
-        // outer concatenations come later: from the back, so that inner ones find their place
+        // outer concatenations come later: from the back, so that inner ones find theirs
         for index in (0..graph.nodes.len()).rev() {
             if graph.nodes[index].op == Op::Concat {
                 layout.join(graph, NodeId(index));
@@ -67,8 +67,8 @@ impl Layout {
         }
         let logits = |id| graph.outputs.iter().any(|o| o.class == id || o.boxes == id);
         for id in (0..graph.nodes.len()).map(NodeId) {
-            if layout.homes[id.0].is_none() && !logits(id) {
-                layout.homes[id.0] = Some(layout.add_buffer(id));
+            if layout.slices[id.0].is_none() && !logits(id) {
+                layout.slices[id.0] = Some(layout.add_buffer(id));
             }
         }
         layout.live(graph);
@@ -105,15 +105,15 @@ impl Layout {
         self.lanes[id.0].len().div_ceil(LANES)
     }
 
-    fn add_buffer(&mut self, node: NodeId) -> Home {
+    fn add_buffer(&mut self, node: NodeId) -> Slice {
         self.buffers.push(Buffer {
             node,
             blocks: self.blocks(node),
             first: usize::MAX,
             last: 0,
-            border: false,
+            border: 0,
         });
-        Home {
+        Slice {
             buffer: self.buffers.len() - 1,
             block: 0,
         }
@@ -121,16 +121,16 @@ impl Layout {
 
     /// Gives a concatenation its buffer and its inputs their places in it.
     fn join(&mut self, graph: &Graph, concat: NodeId) {
-        let mut place = match self.homes[concat.0] {
-            Some(home) => home,
+        let mut place = match self.slices[concat.0] {
+            Some(slice) => slice,
             None => self.add_buffer(concat),
         };
-        self.homes[concat.0] = Some(place);
+        self.slices[concat.0] = Some(place);
         for &input in &graph.node(concat).inputs {
-            // the picture's pixels are narrower than a block, so it cannot live there
-            let free = self.homes[input.0].is_none() && graph.node(input).op != Op::Input;
+            // the input image's pixels are narrower than a block, so it cannot live there
+            let free = self.slices[input.0].is_none() && graph.node(input).op != Op::Input;
             if free {
-                self.homes[input.0] = Some(place);
+                self.slices[input.0] = Some(place);
             } else {
                 self.copies.push((concat, input, place));
             }
@@ -141,18 +141,20 @@ impl Layout {
     /// Finds out when each buffer is first written and last read.
     fn live(&mut self, graph: &Graph) {
         for (index, node) in graph.nodes.iter().enumerate() {
-            if let Some(home) = self.homes[index] {
-                let buffer = &mut self.buffers[home.buffer];
+            if let Some(slice) = self.slices[index] {
+                let buffer = &mut self.buffers[slice.buffer];
                 buffer.first = buffer.first.min(index);
                 buffer.last = buffer.last.max(index);
             }
             for input in &node.inputs {
-                let Some(home) = self.homes[input.0] else {
+                let Some(slice) = self.slices[input.0] else {
                     continue;
                 };
-                let buffer = &mut self.buffers[home.buffer];
+                let buffer = &mut self.buffers[slice.buffer];
                 buffer.last = buffer.last.max(index);
-                buffer.border |= matches!(&node.op, Op::Conv(conv) if conv.kernel > 1);
+                if let Op::Conv(conv) = &node.op {
+                    buffer.border = buffer.border.max(conv.kernel / 2);
+                }
             }
         }
     }
@@ -204,14 +206,29 @@ mod tests {
             .iter()
             .find(|node| node.name.ends_with("OSA2_1.all"))
             .unwrap();
-        let blocks: Vec<Home> = concat
+        let blocks: Vec<Slice> = concat
             .inputs
             .iter()
-            .map(|id| layout.homes[id.0].unwrap())
+            .map(|id| layout.slices[id.0].unwrap())
             .collect();
-        let first: Vec<usize> = blocks.iter().map(|home| home.block).collect();
+        let first: Vec<usize> = blocks.iter().map(|slice| slice.block).collect();
         assert_eq!(first, [0, 8, 12, 16, 20, 24]);
-        assert!(blocks.iter().all(|home| home.buffer == blocks[0].buffer));
+        assert!(blocks.iter().all(|slice| slice.buffer == blocks[0].buffer));
+    }
+
+    #[test]
+    fn a_border_is_as_wide_as_the_largest_kernel_that_reads_it() {
+        let graph = Network::vovnet27_slim().graph(12).unwrap();
+        let layout = Layout::new(&graph);
+        for (index, buffer) in layout.buffers.iter().enumerate() {
+            let kernels = graph.convs().filter_map(|(id, conv)| {
+                let slice = layout.slices[graph.node(id).inputs[0].0]?;
+                (slice.buffer == index).then_some(conv.kernel)
+            });
+            assert_eq!(buffer.border, kernels.max().unwrap_or(1) / 2);
+        }
+        assert!(layout.buffers.iter().any(|buffer| buffer.border == 1));
+        assert!(layout.buffers.iter().any(|buffer| buffer.border == 0));
     }
 
     #[test]

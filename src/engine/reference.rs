@@ -23,9 +23,10 @@ impl ReferenceEngine {
     /// Puts the folded weights on `device`.
     ///
     /// # Errors
-    /// When the device refuses a tensor.
+    /// When the graph breaks a rule or the device refuses a tensor.
     pub fn new(model: &Model, device: &Device) -> Result<ReferenceEngine, EngineError> {
         let graph = model.graph.clone();
+        graph.check().map_err(super::refused("reference"))?;
         let mut convs: Vec<Option<Conv2d>> = graph.nodes.iter().map(|_| None).collect();
         for ((id, conv), weights) in graph.convs().zip(&model.weights) {
             let shape = (
@@ -74,12 +75,15 @@ impl ReferenceEngine {
         Ok(values)
     }
 
-    /// Runs the graph on a batch of pictures; every node's output.
+    /// Runs the graph on a batch of images; every node's output.
     ///
     /// # Errors
-    /// When the pictures do not fit the network, or candle fails in a layer.
+    /// When the images do not fit the network, or candle fails in a layer.
     pub fn forward_pictures(&self, input: &Batch) -> Result<Vec<Tensor>, EngineError> {
-        check_input(&self.graph, input)?;
+        check_input(self.graph.max_stride(), input)?;
+        self.graph
+            .checked_shapes(input.height, input.width)
+            .map_err(super::refused("reference"))?;
         self.forward(&self.normalised(input).map_err(|e| candle("input", e))?)
     }
 

@@ -4,7 +4,7 @@
 //! of the levels differ; arXiv 2212.07784 found this split best). A box side's distance is the
 //! mean of a distribution over `bins` whole strides (generalised focal loss, arXiv 2006.04388).
 
-use super::conv_bn_relu;
+use super::{ConvNames, ConvSize, conv_bn_relu};
 use crate::network::graph::{Conv, Graph, NodeId, OutputLevel};
 
 /// Adds the head behind the neck's `pyramid` (stride, node).
@@ -18,12 +18,12 @@ pub fn build(
     let mut levels = Vec::with_capacity(pyramid.len());
     for &(stride, feature) in pyramid {
         let shared = |graph: &mut Graph, input, part: &str| {
-            let (weight, norm) = (
-                format!("head.{part}.conv"),
-                format!("head.{part}.norm_s{stride}"),
-            );
-            let name = format!("head.{part}.s{stride}");
-            conv_bn_relu(graph, input, (&weight, &norm), &name, (width, 3, 1))
+            let names = ConvNames {
+                layer: format!("head.{part}.s{stride}"),
+                weight: format!("head.{part}.conv"),
+                norm: format!("head.{part}.norm_s{stride}"),
+            };
+            conv_bn_relu(graph, input, names, ConvSize::square(width, 1))
         };
         let stem = shared(graph, feature, "stem");
         let class = shared(graph, stem, "cls");

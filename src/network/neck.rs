@@ -1,7 +1,7 @@
 //! A path-aggregation neck made of small one-shot aggregation blocks: coarse meaning flows
 //! down to the fine levels and fine position back up, every level with the same width.
 
-use super::conv_bn_relu;
+use super::{ConvNames, ConvSize, conv_bn_relu};
 use crate::network::graph::{Graph, NodeId};
 
 /// Adds the neck behind the backbone's `levels` (stride, node), finest first.
@@ -18,7 +18,7 @@ pub fn build(
             graph,
             feature,
             &format!("neck.lateral.s{stride}"),
-            (width, 1, 1),
+            ConvSize::pointwise(width),
         );
         let merged = match down.last() {
             None => lateral,
@@ -35,7 +35,12 @@ pub fn build(
         let out = match pyramid.last() {
             None => merged,
             Some(&(_, finer)) => {
-                let reduced = conv(graph, finer, &format!("neck.down.s{stride}"), (width, 3, 2));
+                let reduced = conv(
+                    graph,
+                    finer,
+                    &format!("neck.down.s{stride}"),
+                    ConvSize::square(width, 2),
+                );
                 let both = graph.concat(format!("neck.bottom_up.s{stride}.in"), &[reduced, merged]);
                 osa_block(
                     graph,
@@ -53,13 +58,32 @@ pub fn build(
 
 /// Two 3×3 convolutions and one concatenation, reduced to `width` by a 1×1 convolution.
 fn osa_block(graph: &mut Graph, input: NodeId, name: &str, width: usize, mid: usize) -> NodeId {
-    let first = conv(graph, input, &format!("{name}.layers.0"), (mid, 3, 1));
-    let second = conv(graph, first, &format!("{name}.layers.1"), (mid, 3, 1));
+    let first = conv(
+        graph,
+        input,
+        &format!("{name}.layers.0"),
+        ConvSize::square(mid, 1),
+    );
+    let second = conv(
+        graph,
+        first,
+        &format!("{name}.layers.1"),
+        ConvSize::square(mid, 1),
+    );
     let all = graph.concat(format!("{name}.all"), &[input, first, second]);
-    conv(graph, all, &format!("{name}.concat"), (width, 1, 1))
+    conv(
+        graph,
+        all,
+        &format!("{name}.concat"),
+        ConvSize::pointwise(width),
+    )
 }
 
-fn conv(graph: &mut Graph, input: NodeId, name: &str, shape: (usize, usize, usize)) -> NodeId {
-    let (weight, norm) = (format!("{name}.conv"), format!("{name}.norm"));
-    conv_bn_relu(graph, input, (&weight, &norm), name, shape)
+fn conv(graph: &mut Graph, input: NodeId, name: &str, size: ConvSize) -> NodeId {
+    let names = ConvNames {
+        layer: name.to_owned(),
+        weight: format!("{name}.conv"),
+        norm: format!("{name}.norm"),
+    };
+    conv_bn_relu(graph, input, names, size)
 }

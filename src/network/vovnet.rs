@@ -3,7 +3,7 @@
 //!
 //! Tensor names are those of the authors' PyTorch checkpoints behind a prefix.
 
-use super::conv_bn_relu;
+use super::{ConvNames, ConvSize, conv_bn_relu};
 use crate::network::graph::{Graph, NodeId};
 use serde::{Deserialize, Serialize};
 
@@ -62,7 +62,7 @@ impl VovNet {
         let mut x = input;
         for (i, (channels, stride)) in [(64, 2), (64, 1), (128, 2)].into_iter().enumerate() {
             let name = format!("{prefix}stem.stem_{}", i + 1);
-            x = authors_conv(graph, x, &name, (channels, 3, stride));
+            x = authors_conv(graph, x, &name, ConvSize::square(channels, stride));
         }
         let mut features = Vec::new();
         for stage in 0..4 {
@@ -72,7 +72,10 @@ impl VovNet {
             }
             for module in 0..config.modules[stage] {
                 let name = format!("{prefix}stage{number}.OSA{number}_{}", module + 1);
-                let widths = (config.stage_channels[stage], config.concat_channels[stage]);
+                let widths = OsaWidths {
+                    layer: config.stage_channels[stage],
+                    concat: config.concat_channels[stage],
+                };
                 x = osa_module(graph, x, &name, widths, module > 0);
             }
             features.push((4 << stage, x));
@@ -81,13 +84,22 @@ impl VovNet {
     }
 }
 
+/// Widths of an OSA module.
+#[derive(Clone, Copy)]
+struct OsaWidths {
+    /// Of the five 3×3 convolutions.
+    layer: usize,
+    /// After the 1×1 convolution.
+    concat: usize,
+}
+
 /// One-shot aggregation: five 3×3 convolutions in a chain, and one concatenation of the
 /// module's input with all five outputs.
 fn osa_module(
     graph: &mut Graph,
     input: NodeId,
     name: &str,
-    (stage_channels, concat_channels): (usize, usize),
+    widths: OsaWidths,
     identity: bool,
 ) -> NodeId {
     let short = name.rsplit('.').next().unwrap_or(name);
@@ -95,7 +107,7 @@ fn osa_module(
     let mut x = input;
     for layer in 0..LAYERS {
         let layer_name = format!("{name}.layers.{layer}.{short}_{layer}");
-        x = authors_conv(graph, x, &layer_name, (stage_channels, 3, 1));
+        x = authors_conv(graph, x, &layer_name, ConvSize::square(widths.layer, 1));
         collected.push(x);
     }
     let all = graph.concat(format!("{name}.all"), &collected);
@@ -103,7 +115,7 @@ fn osa_module(
         graph,
         all,
         &format!("{name}.concat.{short}_concat"),
-        (concat_channels, 1, 1),
+        ConvSize::pointwise(widths.concat),
     );
     if identity {
         graph.add(format!("{name}.identity"), out, input)
@@ -113,14 +125,13 @@ fn osa_module(
 }
 
 /// The authors name the two halves of a block `<name>/conv` and `<name>/norm`.
-fn authors_conv(
-    graph: &mut Graph,
-    input: NodeId,
-    name: &str,
-    shape: (usize, usize, usize),
-) -> NodeId {
-    let (conv, norm) = (format!("{name}/conv"), format!("{name}/norm"));
-    conv_bn_relu(graph, input, (&conv, &norm), name, shape)
+fn authors_conv(graph: &mut Graph, input: NodeId, name: &str, size: ConvSize) -> NodeId {
+    let names = ConvNames {
+        layer: name.to_owned(),
+        weight: format!("{name}/conv"),
+        norm: format!("{name}/norm"),
+    };
+    conv_bn_relu(graph, input, names, size)
 }
 
 #[cfg(test)]

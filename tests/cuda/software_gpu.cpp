@@ -105,15 +105,15 @@ int copy_bytes(uint64_t to, uint64_t from, size_t bytes) {
 }
 
 template <typename T>
-bool inside_image(const Image<T>& image, size_t pictures) {
-    const size_t pixels = pictures * image.height * image.width;
+bool inside_image(const Image<T>& image, size_t images) {
+    const size_t pixels = images * image.height * image.width;
     const size_t values = pixels ? (pixels - 1) * image.pixel + image.channels : 0;
     const bool aligned = reinterpret_cast<uint64_t>(image.data) % 16 == 0;
     return aligned && values && inside(device, reinterpret_cast<uint64_t>(image.data), values * sizeof(T));
 }
 
 template <typename T>
-size_t pictures_of(const Image<T>& image, size_t items, size_t items_a_pixel) {
+size_t images_of(const Image<T>& image, size_t items, size_t items_a_pixel) {
     return items / items_a_pixel / (static_cast<size_t>(image.height) * image.width);
 }
 
@@ -129,27 +129,27 @@ template <typename T>
 Work launch(const std::string& name, void** a, unsigned blocks_y) {
     constexpr int LEN = Pack<T>::LEN;
     const auto packs = [](const Image<T>& image) { return static_cast<size_t>(image.channels / LEN); };
-    if (name == "picture") {
+    if (name == "normalise") {
         const auto to = argument<Image<T>>(a, 0);
         const auto from = argument<const unsigned char*>(a, 1);
         const auto n = argument<unsigned>(a, 2);
         std::vector<float> f;
         for (int i = 3; i < 9; ++i) f.push_back(argument<float>(a, i));
         return [=] {
-            if (!inside_image(to, pictures_of(to, n, packs(to)))) return int(ILLEGAL_ADDRESS);
+            if (!inside_image(to, images_of(to, n, packs(to)))) return int(ILLEGAL_ADDRESS);
             if (!inside(device, reinterpret_cast<uint64_t>(from), size_t(n) * 3)) return int(ILLEGAL_ADDRESS);
-            picture<T>(to, from, n, f.data(), f.data() + 3);
+            normalise<T>(to, from, n, f.data(), f.data() + 3);
             return int(OK);
         };
     }
-    if (name == "max_pool" || name == "enlarge" || name == "copy") {
+    if (name == "max_pool" || name == "upsample" || name == "copy") {
         const auto to = argument<Image<T>>(a, 0), from = argument<Image<T>>(a, 1);
         const auto n = argument<unsigned>(a, 2);
         return [=] {
-            const size_t pictures = pictures_of(to, n, packs(to));
-            if (!inside_image(to, pictures) || !inside_image(from, pictures)) return int(ILLEGAL_ADDRESS);
+            const size_t images = images_of(to, n, packs(to));
+            if (!inside_image(to, images) || !inside_image(from, images)) return int(ILLEGAL_ADDRESS);
             if (name == "max_pool") max_pool<T>(to, from, n);
-            if (name == "enlarge") enlarge<T>(to, from, n);
+            if (name == "upsample") upsample<T>(to, from, n);
             if (name == "copy") copy<T>(to, from, n);
             return int(OK);
         };
@@ -158,9 +158,9 @@ Work launch(const std::string& name, void** a, unsigned blocks_y) {
         const auto to = argument<Image<T>>(a, 0), left = argument<Image<T>>(a, 1), right = argument<Image<T>>(a, 2);
         const auto n = argument<unsigned>(a, 3);
         return [=] {
-            const size_t pictures = pictures_of(to, n, packs(to));
+            const size_t images = images_of(to, n, packs(to));
             for (const auto& image : {to, left, right}) {
-                if (!inside_image(image, pictures)) return int(ILLEGAL_ADDRESS);
+                if (!inside_image(image, images)) return int(ILLEGAL_ADDRESS);
             }
             add<T>(to, left, right, n);
             return int(OK);
@@ -172,7 +172,7 @@ Work launch(const std::string& name, void** a, unsigned blocks_y) {
         const auto relu = argument<int>(a, 2);
         const auto n = argument<unsigned>(a, 3);
         return [=] {
-            if (!inside_image(to, pictures_of(to, n, packs(to)))) return int(ILLEGAL_ADDRESS);
+            if (!inside_image(to, images_of(to, n, packs(to)))) return int(ILLEGAL_ADDRESS);
             if (!inside(device, reinterpret_cast<uint64_t>(bias), to.channels * sizeof(T))) return int(ILLEGAL_ADDRESS);
             bias_relu<T>(to, bias, relu, n);
             return int(OK);
@@ -184,9 +184,9 @@ Work launch(const std::string& name, void** a, unsigned blocks_y) {
         const auto kernel = argument<int>(a, 4), stride = argument<int>(a, 5), relu = argument<int>(a, 6);
         const auto n = argument<unsigned>(a, 7);
         return [=] {
-            const size_t pictures = pictures_of(to, n, to.channels);
+            const size_t images = images_of(to, n, to.channels);
             const size_t weights = size_t(to.channels) * kernel * kernel * from.channels;
-            if (!inside_image(to, pictures) || !inside_image(from, pictures)) return int(ILLEGAL_ADDRESS);
+            if (!inside_image(to, images) || !inside_image(from, images)) return int(ILLEGAL_ADDRESS);
             if (!inside(device, reinterpret_cast<uint64_t>(weight), weights * sizeof(T))) return int(ILLEGAL_ADDRESS);
             if (!inside(device, reinterpret_cast<uint64_t>(bias), to.channels * sizeof(T))) return int(ILLEGAL_ADDRESS);
             direct<T>(to, from, weight, bias, kernel, stride, relu, n);

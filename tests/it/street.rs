@@ -64,7 +64,7 @@ fn detect() -> Vec<Line> {
     let run = finish(
         vovcam()
             .args(["run", "--source", CLIP, "--headless"])
-            .args(["--input", "640", "--jsonl"])
+            .args(["--input", "640", "--precision", "f32", "--jsonl"])
             .arg(&log),
     );
     assert_eq!(run.code, Some(0), "{}", run.stderr);

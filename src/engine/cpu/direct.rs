@@ -5,21 +5,21 @@
 )]
 
 use super::memory::{Memory, View};
-use super::pack::Packed;
+use super::pack::{Conv2d, Packed};
 use super::simd::LANES;
-use super::tile::{Group, Shape, Tiles};
+use super::tile::{Group, TileArgs, Tiles};
 use std::sync::Arc;
 
 /// Bytes of input that a piece of work may read: it is read once for every group of output
 /// blocks and should stay in the second-level cache meanwhile (128 to 900 KiB differ by 3 %).
 const SLAB_BYTES: usize = 768 << 10;
 
-/// A planned 1×1 or 3×3 convolution.
+/// A planned convolution of any odd kernel.
 pub(super) struct Direct {
     weights: Arc<Packed>,
     source: View,
     target: View,
-    shape: Shape,
+    args: TileArgs,
     /// Lanes that the very last output block writes.
     last_lanes: usize,
     stride: usize,
@@ -32,29 +32,24 @@ pub(super) struct Direct {
     groups: Vec<Group>,
 }
 
-/// What a direct convolution is, apart from where.
-#[derive(Clone, Copy)]
-pub(super) struct Form {
-    pub(super) kernel: usize,
-    pub(super) stride: usize,
-    pub(super) out_channels: usize,
-    pub(super) relu: bool,
-    /// Whether the target has room for whole blocks only, or exactly for the channels.
-    pub(super) exact: bool,
-}
-
 impl Direct {
-    pub(super) fn plan(
-        tiles: &Tiles,
-        weights: Arc<Packed>,
-        (source, target): (View, View),
-        (height, width): (usize, usize),
-        form: Form,
-        threads: usize,
-    ) -> Option<Direct> {
-        let step = form.stride * source.pixel;
+    pub(super) fn plan(tiles: &Tiles, conv: Conv2d, threads: usize) -> Option<Direct> {
+        let Conv2d {
+            weights,
+            source,
+            target,
+            height,
+            width,
+            params,
+        } = conv;
+        let pad = params.kernel / 2;
+        // windows reach into the border and no further: the layout made it for this kernel
+        if pad > source.border {
+            return None;
+        }
+        let step = params.stride * source.pixel;
         let groups = Group::cover(tiles, step, weights.out_blocks, width)?;
-        let row_bytes = weights.in_blocks * source.row * form.stride * source.element;
+        let row_bytes = weights.in_blocks * source.row * params.stride * source.element;
         let fit = (SLAB_BYTES / row_bytes).clamp(1, height);
         // several pieces a thread, so that one that loses its core delays the others little
         let rows = fit.min(height.div_ceil(4 * threads));
@@ -64,12 +59,12 @@ impl Direct {
         } else {
             threads
         };
-        let spare = weights.out_blocks * LANES - form.out_channels;
+        let spare = weights.out_blocks * LANES - params.out_channels;
         Some(Direct {
-            shape: Shape {
+            args: TileArgs {
                 in_blocks: weights.in_blocks,
                 in_lanes: weights.in_lanes,
-                kernel: form.kernel,
+                kernel: params.kernel,
                 in_block: source.block,
                 in_row: source.row,
                 in_pixel: source.pixel,
@@ -77,11 +72,11 @@ impl Direct {
                 out_block: target.block,
                 out_pixel: target.pixel,
                 last_lanes: LANES,
-                relu: form.relu,
+                relu: params.relu,
                 to_bytes: target.element == 1,
             },
-            last_lanes: if form.exact { LANES - spare } else { LANES },
-            stride: form.stride,
+            last_lanes: if params.exact { LANES - spare } else { LANES },
+            stride: params.stride,
             shares: shares.min(groups.len()),
             weights,
             source,
@@ -109,40 +104,43 @@ impl Direct {
         let of_share = |part: usize| part * self.groups.len() / self.shares;
         for group in &self.groups[of_share(share)..of_share(share + 1)] {
             let last = group.block + group.blocks == self.weights.out_blocks;
-            let shape = Shape {
+            let args = TileArgs {
                 last_lanes: if last { self.last_lanes } else { LANES },
-                ..self.shape
+                ..self.args
             };
             for y in first..(first + self.rows).min(self.height) {
                 // SAFETY: passed on
-                unsafe { self.row(memory, image, y, group, &shape) };
+                unsafe { self.row(memory, image, y, group, &args) };
             }
         }
     }
 
+    /// One row of one group of output blocks.
+    ///
+    /// # Safety
+    /// As for [`Direct::run`]; the row must be one of the output.
     unsafe fn row(
         &self,
         memory: &Memory<'_>,
         image: usize,
         y: usize,
         group: &Group,
-        shape: &Shape,
+        args: &TileArgs,
     ) {
-        // SAFETY: a 3×3 kernel starts one pixel up and left, inside the border; the plan keeps
-        // height and width within source and target
+        // SAFETY: a window starts half a kernel up and left, inside the border, which `plan` has
+        // checked; the plan keeps height and width within source and target
         unsafe {
             let corner = (self.source.row + self.source.pixel) * self.source.element;
-            let pad = shape.kernel / 2 * corner;
             let from = memory
                 .read(&self.source, image, 0, y * self.stride, 0)
-                .sub(pad);
+                .sub(args.kernel / 2 * corner);
             let to = memory.write(&self.target, image, group.block, y, 0);
             let weights = self.weights.block(group.block);
             let constants = self.weights.constants(group.block);
             for x in group.starts(self.width) {
                 let from = from.add(x * self.stride * self.source.pixel * self.source.element);
                 let to = to.add(x * self.target.pixel * self.target.element);
-                (group.tile)(shape, from, weights, constants, to);
+                (group.tile)(args, from, weights, constants, to);
             }
         }
     }

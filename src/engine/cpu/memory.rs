@@ -1,21 +1,30 @@
 //! Where values lie: views into the arena and into the caller's logits.
 //!
-//! A plane is `[row, column, 16 channels]` with a border of zeros: one pixel above and on the
-//! left, one below and on the right of sides rounded up to whole Winograd tiles (the largest
-//! are those at stride 2). So no kernel tests bounds. A buffer is `[picture, block, plane]`, and a slice of its blocks is a view
-//! with the same distances.
+//! A plane is `[row, column, 16 channels]` with a border of zeros, as wide as the largest kernel
+//! that reads it needs: above and on the left, and below and on the right of sides rounded up to
+//! whole Winograd tiles (the largest are those at stride 2). So no kernel tests bounds. A buffer
+//! is `[image, block, plane]`, and a slice of its blocks is a view with the same distances.
 #![allow(
     unsafe_code,
     reason = "hands out raw pointers into the arena; every view is checked when planned"
 )]
 
-use super::winograd::TILE;
-use crate::network::STRIDES;
+use crate::network::graph::MOST_LEVELS;
 use crate::tensor::RawOutput;
 use std::marker::PhantomData;
 
 /// Logit arrays that a network can have: class and boxes at each stride.
-pub(super) const MOST_OUTPUTS: usize = 2 * STRIDES.len();
+pub(super) const MOST_OUTPUTS: usize = 2 * MOST_LEVELS;
+
+/// Output pixels of a side of a Winograd tile.
+pub(super) const TILE: usize = 4;
+
+/// Elements of a pixel of the input image: three channels and one to spare, so that a pixel
+/// never crosses a cache line.
+pub(super) const INPUT_PIXEL: usize = 4;
+
+/// A pixel of the input image in bytes: red, green, blue and one to spare.
+pub(super) type InputPixel = [u8; INPUT_PIXEL];
 
 /// Which memory a view is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +41,7 @@ pub(super) struct View {
     pub(super) base: Base,
     /// To pixel (0, 0) of the first block.
     pub(super) offset: usize,
-    /// From one picture to the next.
+    /// From one image to the next.
     pub(super) image: usize,
     /// From one block to the next.
     pub(super) block: usize,
@@ -42,29 +51,62 @@ pub(super) struct View {
     pub(super) pixel: usize,
     /// Bytes of an element.
     pub(super) element: usize,
+    /// Pixels of the border on each side; 0 in logits.
+    pub(super) border: usize,
 }
 
-/// Sides of a plane with its border, for a picture of `height` × `width`.
-pub(super) fn bordered(height: usize, width: usize) -> (usize, usize) {
-    // tiles of a stride-2 convolution reach two input pixels further for each output pixel
-    let side = |side: usize| side.next_multiple_of(2 * TILE) + 2;
-    (side(height), side(width))
+/// Elements of a pixel, and bytes of an element.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PixelSize {
+    pub(super) len: usize,
+    pub(super) element: usize,
+}
+
+/// Sides of planes and of the border around them, in pixels.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sides {
+    pub(super) height: usize,
+    pub(super) width: usize,
+    pub(super) border: usize,
+}
+
+impl Sides {
+    /// Planes of `height` × `width` whose largest reader has a kernel of `2 × border + 1`. Every
+    /// plane gets a border of at least a pixel: without one, planes whose sides are powers of
+    /// two would lie powers of two apart, and all blocks of a pixel in one set of the cache.
+    pub(super) fn new((height, width): (usize, usize), border: usize) -> Sides {
+        Sides {
+            height,
+            width,
+            border: border.max(1),
+        }
+    }
+
+    /// Rows and columns with the border.
+    pub(super) fn bordered(&self) -> (usize, usize) {
+        // tiles of a stride-2 convolution reach two input pixels further for each output pixel
+        let side = |side: usize| side.next_multiple_of(2 * TILE) + 2 * self.border;
+        (side(self.height), side(self.width))
+    }
 }
 
 impl View {
-    /// A buffer of `blocks` bordered planes whose pixels are `pixel` elements of `element`
-    /// bytes, at byte `start`, a multiple of `element`.
+    /// A buffer of `blocks` bordered planes at byte `start`, a multiple of an element.
     pub(super) fn planes(
         start: usize,
         blocks: usize,
-        sides: (usize, usize),
-        (pixel, element): (usize, usize),
+        sides: Sides,
+        PixelSize {
+            len: pixel,
+            element,
+        }: PixelSize,
     ) -> View {
-        let (rows, columns) = bordered(sides.0, sides.1);
+        let (rows, columns) = sides.bordered();
         let row = columns * pixel;
         View {
             base: Base::Arena,
-            offset: start / element + row + pixel,
+            offset: start / element + sides.border * (row + pixel),
+            border: sides.border,
             image: blocks * rows * row,
             block: rows * row,
             row,
@@ -81,11 +123,12 @@ impl View {
         }
     }
 
-    /// Logits `[picture, row × column, channels]`: one pixel's blocks lie side by side.
+    /// Logits `[image, row × column, channels]`: one pixel's blocks lie side by side.
     pub(super) fn logits(output: usize, channels: usize, height: usize, width: usize) -> View {
         View {
             base: Base::Output(output),
             offset: 0,
+            border: 0,
             image: height * width * channels,
             block: super::simd::LANES,
             row: width * channels,
@@ -105,8 +148,8 @@ pub(super) struct Memory<'a> {
     arena_len: usize,
     outputs: [*mut u8; MOST_OUTPUTS],
     output_lens: [usize; MOST_OUTPUTS],
-    /// The batch of pictures, `[batch, height, width, 3]`.
-    pub(super) picture: &'a [u8],
+    /// The batch, `[batch, height, width, 3]`.
+    pub(super) images: &'a [u8],
     lifetime: PhantomData<&'a mut u8>,
 }
 
@@ -115,10 +158,10 @@ pub(super) struct Memory<'a> {
 unsafe impl Sync for Memory<'_> {}
 
 impl<'a> Memory<'a> {
-    /// Borrows everything for one inference. `output` must be sized for the picture.
+    /// Borrows everything for one inference. `output` must be sized for the batch.
     pub(super) fn new(
         arena: &'a mut super::aligned::Aligned,
-        picture: &'a [u8],
+        images: &'a [u8],
         output: &'a mut RawOutput,
     ) -> Memory<'a> {
         let mut outputs = [std::ptr::null_mut(); MOST_OUTPUTS];
@@ -136,7 +179,7 @@ impl<'a> Memory<'a> {
             arena_len: arena.len(),
             outputs,
             output_lens,
-            picture,
+            images,
             lifetime: PhantomData,
         }
     }

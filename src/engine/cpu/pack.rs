@@ -2,25 +2,27 @@
 
 use super::aligned::Aligned;
 use super::dot::CONSTANTS;
+use super::memory::View;
 use super::quant;
 use super::simd::LANES;
-use super::winograd::{Form, POINTS};
+use super::winograd::variant::{POINTS, Variant};
 use crate::model::ConvWeights;
 use crate::network::graph::Conv;
+use std::sync::Arc;
 
-/// How a convolution is computed.
+/// Algorithm of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Algorithm {
     /// Implicit matrix product.
     Direct,
-    /// Minimal filtering.
+    /// Winograd minimal filtering.
     Winograd,
 }
 
 impl Algorithm {
     /// The fixed rule: Winograd wherever it applies, if it is wanted.
     pub(super) fn choose(conv: &Conv, winograd: bool) -> Algorithm {
-        if winograd && conv.kernel == 3 && Form::of(conv.stride).is_some() {
+        if winograd && conv.kernel == 3 && Variant::of(conv.stride).is_some() {
             Algorithm::Winograd
         } else {
             Algorithm::Direct
@@ -46,6 +48,29 @@ pub(super) struct Packed {
     element: usize,
     /// Constants of an output block.
     block_constants: usize,
+}
+
+/// Parameters of a convolution.
+#[derive(Clone, Copy)]
+pub(super) struct Conv2dParams {
+    pub(super) kernel: usize,
+    pub(super) stride: usize,
+    pub(super) out_channels: usize,
+    pub(super) relu: bool,
+    /// Whether the target has room exactly for the channels and not for whole blocks.
+    pub(super) exact: bool,
+}
+
+/// A convolution to plan: weights, and where it reads and writes.
+pub(super) struct Conv2d {
+    pub(super) weights: Arc<Packed>,
+    pub(super) source: View,
+    pub(super) target: View,
+    /// Rows of the target.
+    pub(super) height: usize,
+    /// Columns of the target.
+    pub(super) width: usize,
+    pub(super) params: Conv2dParams,
 }
 
 /// Which channel each lane of the input holds, and lanes a block.
@@ -78,11 +103,11 @@ impl Packed {
         algorithm: Algorithm,
     ) -> Packed {
         let taps = conv.kernel * conv.kernel;
-        let form = match algorithm {
+        let variant = match algorithm {
             Algorithm::Direct => None,
-            Algorithm::Winograd => Form::of(conv.stride),
+            Algorithm::Winograd => Variant::of(conv.stride),
         };
-        let points = form.map_or(taps, |_| POINTS);
+        let points = variant.map_or(taps, |_| POINTS);
         let (in_blocks, out_blocks) = (lanes.blocks(), conv.out_channels.div_ceil(LANES));
         let block_len = points * in_blocks * lanes.block * LANES;
         let mut values = Aligned::zeroed(out_blocks * block_len * size_of::<f32>());
@@ -100,9 +125,9 @@ impl Packed {
                     let at = (out / LANES) * block_len + row * LANES + out % LANES;
                     values.set(at, value.to_ne_bytes());
                 };
-                match (form, filter.first_chunk()) {
-                    (Some(form), Some(filter)) => {
-                        let points = form.transform_filter(filter);
+                match (variant, filter.first_chunk()) {
+                    (Some(variant), Some(filter)) => {
+                        let points = variant.transform_filter(filter);
                         points.into_iter().enumerate().for_each(|(i, v)| put(i, v));
                     }
                     _ => filter.iter().enumerate().for_each(|(i, &v)| put(i, v)),

@@ -1,30 +1,30 @@
-//! A graph compiled for one batch and picture size: steps over one arena.
+//! A graph compiled for one batch size: steps over one arena.
 
 use super::aligned::LINE;
-use super::direct::{Direct, Form};
-use super::memory::{Memory, View, bordered};
-use super::pack::{Algorithm, Packed};
-use super::plane::{
-    self, PICTURE_PIXEL, Picture, PictureBytes, PictureTable, PlaneStep, Planes, Work,
-};
+use super::direct::Direct;
+use super::kernels::Kernels;
+use super::memory::{INPUT_PIXEL, InputPixel, Memory, PixelSize, Sides, View};
+use super::pack::{Algorithm, Conv2d, Conv2dParams, Packed};
+use super::plane::{self, Normalise, NormaliseTable, PlaneOp, PlaneStep, Planes};
 use super::quant::Scales;
-use super::simd::{Kernels, LANES};
+use super::simd::LANES;
 use super::tile::Tiles;
 use super::winograd::Winograd;
-use crate::engine::layout::{Home, Layout};
+use crate::engine::layout::{Buffer, Layout, Slice};
+use crate::engine::{BatchSize, EngineError, refused};
 use crate::network::graph::{Conv, Graph, NodeId, Op, Shape};
 use std::sync::Arc;
 
 /// One step; pieces of work of one step may run at the same time.
 pub(super) enum Step {
-    Picture(Picture),
+    Normalise(Normalise),
     Plane(PlaneStep),
     Direct(Direct),
     Winograd(Winograd),
 }
 
-/// What the plans of all sizes have in common.
-pub(super) struct Network {
+/// Everything that the plans of all sizes have in common.
+pub(super) struct PlanContext {
     pub(super) graph: Graph,
     pub(super) layout: Layout,
     /// By node, of convolutions.
@@ -34,21 +34,21 @@ pub(super) struct Network {
     pub(super) threads: usize,
 }
 
-/// What the values between layers are.
+/// Activation precision.
 pub(super) enum Arithmetic {
-    /// f32, from a picture normalised by this table.
-    Floats { picture: Arc<PictureTable> },
+    /// f32, from an image normalised by this table.
+    Floats { table: Arc<NormaliseTable> },
     /// Unsigned bytes.
     Bytes {
         /// The byte kernels.
         tiles: &'static Tiles,
         scales: Scales,
-        /// What is around the picture.
-        border: PictureBytes,
+        /// Around the input image.
+        border: InputPixel,
     },
 }
 
-impl Network {
+impl PlanContext {
     /// Bytes of a value.
     fn element(&self) -> usize {
         match self.arithmetic {
@@ -72,10 +72,9 @@ impl Network {
     }
 }
 
-/// Steps for one batch and picture size.
+/// Steps for one batch size.
 pub(super) struct Plan {
-    /// Pictures, rows, columns.
-    pub(super) size: (usize, usize, usize),
+    pub(super) size: BatchSize,
     pub(super) steps: Vec<(NodeId, Step)>,
     /// Bytes of the arena: planes, then one scratch a thread.
     pub(super) arena_len: usize,
@@ -84,11 +83,11 @@ pub(super) struct Plan {
 }
 
 impl Step {
-    /// How it is computed, for people.
+    /// Name of the kernel, for reports.
     pub(super) fn kernel(&self) -> &'static str {
         match self {
-            Step::Picture(_) => "picture",
-            Step::Plane(plane) => plane.work.name(),
+            Step::Normalise(_) => "normalise",
+            Step::Plane(plane) => plane.op.name(),
             Step::Direct(_) => "direct",
             Step::Winograd(_) => "winograd",
         }
@@ -99,23 +98,34 @@ impl Plan {
     /// Compiles the network.
     ///
     /// # Errors
-    /// With the name of a layer that no kernel computes.
-    pub(super) fn new(
-        network: &Network,
-        size @ (batch, height, width): (usize, usize, usize),
-    ) -> Result<Plan, String> {
-        let shapes = network.graph.shapes(height, width);
-        let (views, scratch_at) = place(&network.layout, &shapes, batch, network.element());
+    /// With a layer that no kernel computes, or that does not fit at this size.
+    pub(super) fn new(context: &PlanContext, size: BatchSize) -> Result<Plan, EngineError> {
+        let BatchSize {
+            batch,
+            height,
+            width,
+        } = size;
+        let shapes = context
+            .graph
+            .checked_shapes(height, width)
+            .map_err(refused("cpu"))?;
+        let (views, scratch_at) = place(&context.layout, &shapes, batch, context.element());
         let mut compiler = Compiler {
-            network,
+            context,
             shapes,
             views,
             steps: Vec::new(),
         };
-        for id in (0..network.graph.nodes.len()).map(NodeId) {
+        for id in (0..context.graph.nodes.len()).map(NodeId) {
             compiler.clear_borders(id);
             if !compiler.compile(id) {
-                return Err(network.graph.node(id).name.clone());
+                return Err(EngineError::Unsupported {
+                    engine: "cpu",
+                    reason: format!(
+                        "it has no kernel for layer '{}'; use --engine reference",
+                        context.graph.node(id).name
+                    ),
+                });
             }
         }
         let steps = compiler.steps;
@@ -130,7 +140,7 @@ impl Plan {
         Ok(Plan {
             size,
             steps,
-            arena_len: scratch_at + network.threads * scratch_len,
+            arena_len: scratch_at + context.threads * scratch_len,
             scratch_at,
             scratch_len,
         })
@@ -138,9 +148,9 @@ impl Plan {
 
     /// Pieces of work of a step.
     pub(super) fn items(&self, step: &Step) -> usize {
-        let batch = self.size.0;
+        let batch = self.size.batch;
         match step {
-            Step::Picture(picture) => picture.items(batch),
+            Step::Normalise(normalise) => normalise.items(batch),
             Step::Plane(plane) => plane.items(batch),
             Step::Direct(direct) => direct.items(batch),
             Step::Winograd(winograd) => winograd.items(batch),
@@ -150,14 +160,14 @@ impl Plan {
     /// Runs one piece of work of one step.
     ///
     /// # Safety
-    /// `memory` must hold [`Plan::arena_len`] bytes and be sized for this picture; steps must
+    /// `memory` must hold [`Plan::arena_len`] bytes and be sized for this batch; steps must
     /// run in order, each piece once, and no two pieces at once on one `thread`.
     #[allow(unsafe_code, reason = "the one door from the plan to the kernels")]
     pub(super) unsafe fn run(&self, step: &Step, memory: &Memory<'_>, thread: usize, item: usize) {
         // SAFETY: passed on; the scratch is behind the planes, one a thread
         unsafe {
             match step {
-                Step::Picture(picture) => picture.run(memory, item),
+                Step::Normalise(normalise) => normalise.run(memory, item),
                 Step::Plane(plane) => plane.run(memory, item),
                 Step::Direct(direct) => direct.run(memory, item),
                 Step::Winograd(winograd) => {
@@ -176,18 +186,20 @@ fn place(layout: &Layout, shapes: &[Shape], batch: usize, element: usize) -> (Ve
         .buffers
         .iter()
         .map(|buffer| match buffer.node.0 {
-            0 => PICTURE_PIXEL,
+            0 => INPUT_PIXEL,
             _ => LANES,
         })
         .collect();
-    let sides = |node: NodeId| (shapes[node.0].height, shapes[node.0].width);
+    let sides = |buffer: &Buffer| {
+        let Shape { height, width, .. } = shapes[buffer.node.0];
+        Sides::new((height, width), buffer.border)
+    };
     let lens: Vec<usize> = layout
         .buffers
         .iter()
         .zip(&pixels)
         .map(|(buffer, pixel)| {
-            let (height, width) = sides(buffer.node);
-            let (rows, columns) = bordered(height, width);
+            let (rows, columns) = sides(buffer).bordered();
             (batch * buffer.blocks * rows * columns * pixel * element).next_multiple_of(LINE)
         })
         .collect();
@@ -198,14 +210,22 @@ fn place(layout: &Layout, shapes: &[Shape], batch: usize, element: usize) -> (Ve
         .zip(starts)
         .zip(pixels)
         .map(|((buffer, start), pixel)| {
-            View::planes(start, buffer.blocks, sides(buffer.node), (pixel, element))
+            View::planes(
+                start,
+                buffer.blocks,
+                sides(buffer),
+                PixelSize {
+                    len: pixel,
+                    element,
+                },
+            )
         })
         .collect();
     (views, arena)
 }
 
 struct Compiler<'a> {
-    network: &'a Network,
+    context: &'a PlanContext,
     shapes: Vec<Shape>,
     /// By buffer.
     views: Vec<View>,
@@ -223,19 +243,19 @@ impl Compiler<'_> {
     }
 
     fn blocks(&self, id: NodeId) -> usize {
-        self.network.layout.lanes[id.0].len().div_ceil(LANES)
+        self.context.layout.lanes[id.0].len().div_ceil(LANES)
     }
 
-    fn at(&self, home: Home) -> View {
-        self.views[home.buffer].skip(home.block)
+    fn at(&self, slice: Slice) -> View {
+        self.views[slice.buffer].skip(slice.block)
     }
 
     /// Where a node's values go: a buffer, or the caller's logits.
     fn view(&self, id: NodeId) -> Option<View> {
-        if let Some(home) = self.network.layout.homes[id.0] {
-            return Some(self.at(home));
+        if let Some(slice) = self.context.layout.slices[id.0] {
+            return Some(self.at(slice));
         }
-        let outputs = self.network.graph.outputs.iter();
+        let outputs = self.context.graph.outputs.iter();
         let output = outputs
             .flat_map(|level| [level.class, level.boxes])
             .position(|output| output == id)?;
@@ -249,17 +269,17 @@ impl Compiler<'_> {
 
     /// Memory is shared, so a border is made anew when its buffer's life begins.
     fn clear_borders(&mut self, id: NodeId) {
-        for (index, buffer) in self.network.layout.buffers.iter().enumerate() {
-            if buffer.first == id.0 && buffer.border {
-                let fill = match (&self.network.arithmetic, buffer.node.0) {
+        for (index, buffer) in self.context.layout.buffers.iter().enumerate() {
+            if buffer.first == id.0 && buffer.border > 0 {
+                let fill = match (&self.context.arithmetic, buffer.node.0) {
                     (Arithmetic::Bytes { border, .. }, 0) => *border,
-                    _ => [0; PICTURE_PIXEL],
+                    _ => [0; INPUT_PIXEL],
                 };
                 self.push(
                     id,
                     Step::Plane(PlaneStep {
-                        planes: self.network.planes(),
-                        work: Work::Clear { fill },
+                        planes: self.context.planes(),
+                        op: PlaneOp::Clear { fill },
                         target: self.views[index],
                         blocks: buffer.blocks,
                         from: self.sides(buffer.node),
@@ -272,7 +292,7 @@ impl Compiler<'_> {
 
     /// Adds a node's steps; false when no kernel computes it.
     fn compile(&mut self, id: NodeId) -> bool {
-        let node = self.network.graph.node(id);
+        let node = self.context.graph.node(id);
         let input = node.inputs.first().copied().unwrap_or(id);
         let (Some(target), Some(source)) = (self.view(id), self.view(input)) else {
             return false;
@@ -282,12 +302,12 @@ impl Compiler<'_> {
                 let (height, width) = self.sides(id);
                 self.push(
                     id,
-                    Step::Picture(Picture {
+                    Step::Normalise(Normalise {
                         target,
                         height,
                         width,
-                        table: match &self.network.arithmetic {
-                            Arithmetic::Floats { picture } => Some(Arc::clone(picture)),
+                        table: match &self.context.arithmetic {
+                            Arithmetic::Floats { table } => Some(Arc::clone(table)),
                             Arithmetic::Bytes { .. } => None,
                         },
                     }),
@@ -295,38 +315,42 @@ impl Compiler<'_> {
                 true
             }
             Op::Conv(conv) => {
-                let step = self.conv(id, conv, (source, target));
+                let step = self.conv(id, conv, source, target);
                 step.map(|step| self.push(id, step)).is_some()
             }
-            Op::MaxPool => self.plane(id, input, Work::MaxPool { source }, target),
-            Op::Upsample => self.plane(id, input, Work::Enlarge { source }, target),
+            Op::MaxPool => self.plane(id, input, PlaneOp::MaxPool { source }, target),
+            Op::Upsample => self.plane(id, input, PlaneOp::Upsample { source }, target),
             Op::Add => {
                 let Some(right) = node.inputs.get(1).and_then(|&id| self.view(id)) else {
                     return false;
                 };
-                let lanes = &self.network.layout.lanes;
+                let lanes = &self.context.layout.lanes;
                 let alike = lanes[node.inputs[0].0] == lanes[node.inputs[1].0];
-                let steps = match &self.network.arithmetic {
+                let scales = match &self.context.arithmetic {
                     Arithmetic::Floats { .. } => Some([1.0; 2]),
                     Arithmetic::Bytes { scales, .. } => scales.summands(id, &node.inputs),
                 };
-                let (Some(steps), left) = (steps, source) else {
+                let (Some(scales), left) = (scales, source) else {
                     return false;
                 };
-                let work = Work::Sum { left, right, steps };
-                alike && self.plane(id, input, work, target)
+                let op = PlaneOp::Sum {
+                    left,
+                    right,
+                    scales,
+                };
+                alike && self.plane(id, input, op, target)
             }
             Op::Concat => self.copies(id),
         }
     }
 
-    fn plane(&mut self, id: NodeId, input: NodeId, work: Work, target: View) -> bool {
-        let blocked = target.pixel == LANES && self.network.graph.node(input).op != Op::Input;
+    fn plane(&mut self, id: NodeId, input: NodeId, op: PlaneOp, target: View) -> bool {
+        let blocked = target.pixel == LANES && self.context.graph.node(input).op != Op::Input;
         self.push(
             id,
             Step::Plane(PlaneStep {
-                planes: self.network.planes(),
-                work,
+                planes: self.context.planes(),
+                op,
                 target,
                 blocks: self.blocks(id),
                 from: self.sides(input),
@@ -338,38 +362,48 @@ impl Compiler<'_> {
 
     /// Copies what could not be written in place.
     fn copies(&mut self, concat: NodeId) -> bool {
-        let copies = &self.network.layout.copies;
+        let copies = &self.context.layout.copies;
         copies
             .iter()
             .filter(|copy| copy.0 == concat)
-            .all(|&(_, input, home)| {
+            .all(|&(_, input, slice)| {
                 let source = self.view(input);
-                let target = self.at(home);
-                source.is_some_and(|source| self.plane(input, input, Work::Copy { source }, target))
+                let target = self.at(slice);
+                source.is_some_and(|source| {
+                    self.plane(input, input, PlaneOp::Copy { source }, target)
+                })
             })
     }
 
-    fn conv(&self, id: NodeId, conv: &Conv, views: (View, View)) -> Option<Step> {
-        let Network {
+    fn conv(&self, id: NodeId, conv: &Conv, source: View, target: View) -> Option<Step> {
+        let PlanContext {
             kernels, threads, ..
-        } = *self.network;
-        let weights = Arc::clone(self.network.weights[id.0].as_ref()?);
-        let sides = self.sides(id);
-        match weights.algorithm {
+        } = *self.context;
+        let (height, width) = self.sides(id);
+        let conv = Conv2d {
+            weights: Arc::clone(self.context.weights[id.0].as_ref()?),
+            source,
+            target,
+            height,
+            width,
+            params: Conv2dParams {
+                kernel: conv.kernel,
+                stride: conv.stride,
+                out_channels: conv.out_channels,
+                relu: conv.relu,
+                exact: target.pixel != LANES || self.context.layout.slices[id.0].is_none(),
+            },
+        };
+        match conv.weights.algorithm {
             Algorithm::Winograd => {
-                let form = (conv.stride, conv.relu);
-                Winograd::plan(kernels, weights, views, sides, form, threads).map(Step::Winograd)
+                let transforms = match conv.params.stride {
+                    1 => &kernels.stride_1,
+                    _ => &kernels.stride_2,
+                };
+                Winograd::plan(&kernels.tiles, transforms, conv, threads).map(Step::Winograd)
             }
             Algorithm::Direct => {
-                let form = Form {
-                    kernel: conv.kernel,
-                    stride: conv.stride,
-                    out_channels: conv.out_channels,
-                    relu: conv.relu,
-                    exact: views.1.pixel != LANES || self.network.layout.homes[id.0].is_none(),
-                };
-                let tiles = self.network.tiles();
-                Direct::plan(tiles, weights, views, sides, form, threads).map(Step::Direct)
+                Direct::plan(self.context.tiles(), conv, threads).map(Step::Direct)
             }
         }
     }

@@ -1,11 +1,11 @@
-//! From floats to bytes: what one step of an activation or a weight is worth.
+//! Quantisation: the scales of activations and weights in bytes.
 //!
 //! Activations follow a ReLU, so they are unsigned and zero stays zero: the border needs no
-//! correction. A node's step is its calibrated range / 255. Weights are signed, with one step
-//! an output channel; the steps of the input's channels are multiplied into the weights first,
+//! correction. A node's scale is its calibrated range / 255. Weights are signed, with one scale
+//! an output channel; the scales of the input's channels are multiplied into the weights first,
 //! so a concatenation may join nodes of different ranges at no cost.
 
-use super::plane::PictureBytes;
+use super::memory::InputPixel;
 use crate::model::{ConvWeights, Manifest};
 use crate::network::graph::{Conv, Graph, NodeId, Op};
 
@@ -13,18 +13,18 @@ use crate::network::graph::{Conv, Graph, NodeId, Op};
 pub(super) struct Weights {
     /// `[out, in, kernel, kernel]`.
     pub(super) values: Vec<i8>,
-    /// What a sum of products is worth, in steps of the output (or in logits), by output.
+    /// Value of a sum of products, in units of the output scale (or in logits), by output.
     pub(super) scale: Vec<f32>,
     /// In the same unit.
     pub(super) bias: Vec<f32>,
 }
 
-/// What a step of every node's bytes is worth.
+/// Quantisation scale per node and channel.
 pub(super) struct Scales {
     /// By node and channel; empty for logits, which stay floats.
-    steps: Vec<Vec<f32>>,
-    /// The byte 0 of the picture, by channel.
-    picture_zero: [f32; 3],
+    scales: Vec<Vec<f32>>,
+    /// Value of the byte 0 of the input image, by channel.
+    input_zero: [f32; 3],
 }
 
 impl Scales {
@@ -38,24 +38,24 @@ impl Scales {
             let range = ranges.and_then(|ranges| ranges.get(name)).copied();
             range.ok_or_else(|| name.to_owned())
         };
-        let mut steps: Vec<Vec<f32>> = Vec::with_capacity(graph.nodes.len());
+        let mut scales: Vec<Vec<f32>> = Vec::with_capacity(graph.nodes.len());
         for node in &graph.nodes {
-            let step = match (&node.op, node.inputs.first()) {
+            let scale = match (&node.op, node.inputs.first()) {
                 (Op::Input, _) => manifest.std.map(|std| 1.0 / (255.0 * std)).to_vec(),
-                (Op::MaxPool | Op::Upsample, Some(input)) => steps[input.0].clone(),
+                (Op::MaxPool | Op::Upsample, Some(input)) => scales[input.0].clone(),
                 (Op::Concat, _) => {
-                    let parts = node.inputs.iter().map(|input| steps[input.0].as_slice());
+                    let parts = node.inputs.iter().map(|input| scales[input.0].as_slice());
                     parts.collect::<Vec<_>>().concat()
                 }
                 (Op::Conv(conv), _) if !conv.relu => Vec::new(),
                 _ => vec![range(&node.name)?.max(f32::MIN_POSITIVE) / 255.0; node.channels],
             };
-            steps.push(step);
+            scales.push(scale);
         }
         let (mean, std) = (manifest.mean, manifest.std);
         Ok(Scales {
-            steps,
-            picture_zero: std::array::from_fn(|c| -mean[c] / std[c]),
+            scales,
+            input_zero: std::array::from_fn(|c| -mean[c] / std[c]),
         })
     }
 
@@ -63,19 +63,20 @@ impl Scales {
     pub(super) fn quantise(
         &self,
         graph: &Graph,
-        (id, conv): (NodeId, &Conv),
+        id: NodeId,
+        conv: &Conv,
         floats: &ConvWeights,
     ) -> Option<Weights> {
         let input = graph.node(id).inputs[0];
-        let steps = &self.steps[input.0];
-        if steps.len() != conv.in_channels {
+        let scales = &self.scales[input.0];
+        if scales.len() != conv.in_channels {
             return None;
         }
         let zeros: &[f32] = match graph.node(input).op {
-            Op::Input => &self.picture_zero,
+            Op::Input => &self.input_zero,
             _ => &[],
         };
-        let unit = self.steps[id.0].first().copied().unwrap_or(1.0);
+        let unit = self.scales[id.0].first().copied().unwrap_or(1.0);
         let taps = conv.kernel * conv.kernel;
         let mut weights = Weights {
             values: Vec::with_capacity(floats.weight.len()),
@@ -87,30 +88,30 @@ impl Scales {
             .chunks_exact(conv.in_channels * taps)
             .zip(&floats.bias)
         {
-            let scaled = |index: usize| filter[index] * steps[index / taps];
+            let scaled = |index: usize| filter[index] * scales[index / taps];
             let largest = (0..filter.len()).fold(0.0f32, |most, i| most.max(scaled(i).abs()));
-            let step = largest.max(f32::MIN_POSITIVE) / 127.0;
+            let scale = largest.max(f32::MIN_POSITIVE) / 127.0;
             let mut bias = bias;
             for index in 0..filter.len() {
-                let value = (scaled(index) / step).round().clamp(-127.0, 127.0);
+                let value = (scaled(index) / scale).round().clamp(-127.0, 127.0);
                 weights.values.push(value as i8);
                 if let Some(zero) = zeros.get(index / taps) {
-                    bias += value * step / steps[index / taps] * zero;
+                    bias += value * scale / scales[index / taps] * zero;
                 }
             }
-            weights.scale.push(step / unit);
+            weights.scale.push(scale / unit);
             weights.bias.push(bias / unit);
         }
         Some(weights)
     }
 
-    /// What the two summands' steps are worth in steps of the sum; none unless each summand has
-    /// one step for all channels.
+    /// Scales of the two summands relative to the scale of the sum; none unless each summand has
+    /// one scale for all channels.
     pub(super) fn summands(&self, id: NodeId, inputs: &[NodeId]) -> Option<[f32; 2]> {
         let one = |id: &NodeId| {
-            let steps = &self.steps[id.0];
-            let first = *steps.first()?;
-            steps.iter().all(|&step| step == first).then_some(first)
+            let scales = &self.scales[id.0];
+            let first = *scales.first()?;
+            scales.iter().all(|&scale| scale == first).then_some(first)
         };
         let unit = one(&id)?;
         let [left, right] = inputs else { return None };
@@ -118,8 +119,8 @@ impl Scales {
     }
 }
 
-/// The bytes of the picture around its edge: the nearest to a normalised zero.
-pub(super) fn picture_border(manifest: &Manifest) -> PictureBytes {
+/// The bytes around the input image: the nearest to a normalised zero.
+pub(super) fn input_border(manifest: &Manifest) -> InputPixel {
     let [r, g, b] = manifest.mean.map(|mean| (255.0 * mean).round() as u8);
     [r, g, b, 0]
 }

@@ -1,6 +1,5 @@
-//! The engine against candle, and every instruction set's kernels against their scalar twins.
+//! The engine against candle, and every instruction set's kernels against the scalar reference.
 
-use super::simd::Kernels;
 use super::*;
 use crate::engine::reference::ReferenceEngine;
 use crate::eval::calibration::Calibration;
@@ -11,7 +10,7 @@ use crate::network::vovnet::VovNet;
 use proptest::prelude::*;
 
 /// Pseudo-random bytes.
-fn picture(batch: usize, height: usize, width: usize) -> Batch {
+fn image(batch: usize, height: usize, width: usize) -> Batch {
     let mut state = 1u32;
     Batch {
         batch,
@@ -71,7 +70,7 @@ fn options(isa: Isa, threads: usize, winograd: bool) -> CpuOptions {
 fn the_detector_agrees_with_candle() {
     let model = detector();
     for (batch, height, width) in [(1, 64, 96), (2, 96, 64)] {
-        let input = picture(batch, height, width);
+        let input = image(batch, height, width);
         let expected = reference(&model, &input);
         for isa in Isa::available() {
             for (threads, winograd) in [(1, true), (2, true), (2, false)] {
@@ -94,7 +93,7 @@ fn identity_sums_and_a_stride_4_level_agree_with_candle() {
         ..Detector::vovnet27_slim()
     };
     let model = Model::random(network, 3, 2).unwrap();
-    let input = picture(1, 32, 64);
+    let input = image(1, 32, 64);
     let mut output = RawOutput::default();
     CpuEngine::new(&model, 2)
         .unwrap()
@@ -113,7 +112,7 @@ fn channels_that_do_not_fill_blocks_agree_with_candle() {
         ..Detector::vovnet27_slim()
     };
     let model = Model::random(network, 5, 3).unwrap();
-    let input = picture(1, 32, 32);
+    let input = image(1, 32, 32);
     let mut output = RawOutput::default();
     CpuEngine::new(&model, 1)
         .unwrap()
@@ -127,7 +126,7 @@ fn channels_that_do_not_fill_blocks_agree_with_candle() {
 fn sizes_share_the_arena_without_a_trace() {
     let model = detector();
     let mut engine = CpuEngine::new(&model, 2).unwrap();
-    let (small, large) = (picture(1, 32, 64), picture(1, 96, 64));
+    let (small, large) = (image(1, 32, 64), image(1, 96, 64));
     let mut first = RawOutput::default();
     engine.infer(&small, &mut first).unwrap();
     let mut other = RawOutput::default();
@@ -142,7 +141,7 @@ fn a_size_that_does_not_divide_is_refused() {
     let model = detector();
     let mut engine = CpuEngine::new(&model, 1).unwrap();
     let error = engine
-        .infer(&picture(1, 64, 72), &mut RawOutput::default())
+        .infer(&image(1, 64, 72), &mut RawOutput::default())
         .unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -150,18 +149,27 @@ fn a_size_that_does_not_divide_is_refused() {
     );
 }
 
-/// A graph of the picture, a stride-2 convolution, and `more`, whose last node is the output.
+/// A graph of the input, a 3×3 stride-2 convolution, and `more`, whose last node is the output.
 fn graph_of(
     channels: usize,
     more: impl Fn(&mut Graph, crate::network::graph::NodeId) -> crate::network::graph::NodeId,
 ) -> Graph {
+    graph_with_stem(channels, 3, more)
+}
+
+/// [`graph_of`] with another kernel for the first convolution.
+fn graph_with_stem(
+    channels: usize,
+    kernel: usize,
+    more: impl Fn(&mut Graph, crate::network::graph::NodeId) -> crate::network::graph::NodeId,
+) -> Graph {
     let (mut graph, input) = Graph::new();
-    let first = conv(&mut graph, input, channels, 3, 2, false);
+    let first = conv(&mut graph, input, channels, kernel, 2, false);
     let last = more(&mut graph, first);
     let class = conv(&mut graph, last, 7, 1, 1, false);
     let boxes = conv(&mut graph, last, 16, 1, 1, false);
     graph.outputs.push(crate::network::graph::OutputLevel {
-        stride: 2,
+        stride: 64 / graph.shapes(64, 64)[last.0].height,
         class,
         boxes,
     });
@@ -247,18 +255,21 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
 
     #[test]
-    fn ragged_int8_layers_equal_their_scalar_twins(
-        (height, width) in (1usize..14, 1usize..14),
+    fn ragged_int8_layers_equal_the_scalar_reference(
+        (height, width) in (1usize..8, 1usize..8),
         (from, to) in (1usize..40, 1usize..70),
-        kernel in prop::sample::select(vec![1, 3]),
+        (stem, kernel) in (
+            prop::sample::select(vec![3, 5, 7]),
+            prop::sample::select(vec![1, 3, 5, 7]),
+        ),
     ) {
-        let graph = graph_of(from, |graph, x| {
+        let graph = graph_with_stem(from, stem, |graph, x| {
             let y = conv(graph, x, to, kernel, 1, true);
             let pooled = graph.max_pool("pool", y);
             let z = conv(graph, pooled, from, 3, 1, true);
             graph.concat("joined", &[pooled, z])
         });
-        let input = picture(1, 2 * height, 2 * width);
+        let input = image(1, 4 * height, 4 * width);
         bytes_agree(&calibrated(model_of_relu(graph), &input), &input)?;
     }
 
@@ -266,19 +277,23 @@ proptest! {
     fn ragged_convolutions_agree_with_candle(
         (height, width) in (1usize..14, 1usize..14),
         (from, to) in (1usize..40, 1usize..70),
-        (kernel, relu) in (prop::sample::select(vec![1, 3]), any::<bool>()),
+        (stem, kernel, relu) in (
+            prop::sample::select(vec![1, 3, 5, 7]),
+            prop::sample::select(vec![1, 3, 5, 7, 9]),
+            any::<bool>(),
+        ),
     ) {
-        let graph = graph_of(from, |graph, x| conv(graph, x, to, kernel, 1, relu));
-        agree(graph, &picture(1, 2 * height, 2 * width))?;
+        let graph = graph_with_stem(from, stem, |graph, x| conv(graph, x, to, kernel, 1, relu));
+        agree(graph, &image(1, 2 * height, 2 * width))?;
     }
 
     #[test]
-    fn concatenations_pools_and_enlargements_agree_with_candle(
+    fn concatenations_pools_and_upsamplings_agree_with_candle(
         (height, width) in (1usize..6, 1usize..6),
         (a, b) in (1usize..20, 1usize..20),
         batch in 1usize..3,
     ) {
-        // a pooled side of an even side is half of it, so the enlargement fits again
+        // a pooled side of an even side is half of it, so the upsampled one fits again
         let graph = graph_of(a, |graph, x| {
             let pooled = graph.max_pool("pool", x);
             let up = graph.upsample("up", pooled);
@@ -289,15 +304,15 @@ proptest! {
             // y is joined twice: the second time it must be copied
             graph.concat("outer", &[inner, sum, y])
         });
-        agree(graph, &picture(batch, 4 * height, 4 * width))?;
+        agree(graph, &image(batch, 4 * height, 4 * width))?;
     }
 }
 
 #[test]
 fn every_instruction_set_has_every_tile_that_it_names() {
     for isa in Isa::available() {
-        let kernels: &Kernels = isa.kernels().unwrap();
-        for tiles in [&kernels.tiles, dot::tiles(isa).1] {
+        let kernels = Kernels::of(isa).unwrap();
+        for tiles in [&kernels.tiles, ByteKernels::of(isa).tiles] {
             for &(blocks, pixels) in tiles.shapes {
                 for step in [8, 16, 32] {
                     assert!((tiles.get)(step, blocks, pixels).is_some());
@@ -326,23 +341,23 @@ fn int8(isa: Isa, threads: usize) -> CpuOptions {
     }
 }
 
-/// Runs a model in bytes on every instruction set and expects the scalar twin's exact logits.
+/// Runs a model in bytes on every instruction set and expects the scalar reference's exact logits.
 fn bytes_agree(model: &Model, input: &Batch) -> Result<RawOutput, TestCaseError> {
-    let mut twin = RawOutput::default();
+    let mut expected = RawOutput::default();
     let mut scalar = CpuEngine::with_options(model, int8(Isa::Scalar, 1)).unwrap();
-    scalar.infer(input, &mut twin).unwrap();
+    scalar.infer(input, &mut expected).unwrap();
     for isa in Isa::available() {
         let mut engine = CpuEngine::with_options(model, int8(isa, 2)).unwrap();
         let mut output = RawOutput::default();
         engine.infer(input, &mut output).unwrap();
-        prop_assert!(output == twin, "{} differs", engine.describe());
+        prop_assert!(output == expected, "{} differs", engine.describe());
     }
-    Ok(twin)
+    Ok(expected)
 }
 
 #[test]
-fn int8_equals_its_scalar_twin_and_is_near_f32() {
-    let input = picture(2, 64, 96);
+fn int8_equals_its_scalar_reference_and_is_near_f32() {
+    let input = image(2, 64, 96);
     for backbone in [VovNet::Slim27, VovNet::V39] {
         let network = Detector {
             backbone,
@@ -362,16 +377,229 @@ fn int8_without_ranges_says_what_to_do() {
     assert!(error.contains("vovcam calibrate"), "{error}");
 }
 
-/// One convolution in bytes, computed the slow and obvious way in f64 from the same steps.
+/// Bytes of one image, `[channels, height, width]`, and what lies around it by channel.
+struct BytePlanes {
+    height: usize,
+    width: usize,
+    values: Vec<u8>,
+    border: Vec<u8>,
+}
+
+impl BytePlanes {
+    /// Outside the image, the border.
+    fn at(&self, channel: usize, y: Option<usize>, x: Option<usize>) -> u8 {
+        match (y, x) {
+            (Some(y), Some(x)) if y < self.height && x < self.width => {
+                self.values[(channel * self.height + y) * self.width + x]
+            }
+            _ => self.border[channel],
+        }
+    }
+
+    /// A convolution the slow and obvious way: `[out, height, width]` in units of the output's
+    /// scale, with exact sums of the quantised weights' products and the rest in f64.
+    fn convolve(&self, conv: &Conv, weights: &quant::Weights) -> (usize, usize, Vec<f64>) {
+        let pad = conv.kernel / 2;
+        let side = |side: usize| (side - 1) / conv.stride + 1;
+        let (height, width) = (side(self.height), side(self.width));
+        let mut values = Vec::new();
+        for out in 0..conv.out_channels {
+            for (y, x) in (0..height).flat_map(|y| (0..width).map(move |x| (y, x))) {
+                let mut sum = 0i64;
+                for channel in 0..conv.in_channels {
+                    for (ky, kx) in
+                        (0..conv.kernel).flat_map(|ky| (0..conv.kernel).map(move |kx| (ky, kx)))
+                    {
+                        let tap = (ky * conv.kernel) + kx;
+                        let filter = (out * conv.in_channels + channel) * conv.kernel.pow(2);
+                        let row = (y * conv.stride + ky).checked_sub(pad);
+                        let column = (x * conv.stride + kx).checked_sub(pad);
+                        let value = self.at(channel, row, column);
+                        sum += i64::from(weights.values[filter + tap]) * i64::from(value);
+                    }
+                }
+                let (scale, bias) = (weights.scale[out], weights.bias[out]);
+                values.push(sum as f64 * f64::from(scale) + f64::from(bias));
+            }
+        }
+        (height, width, values)
+    }
+}
+
+/// Convolutions in bytes, computed the slow and obvious way in f64 from the same scales: packing,
+/// borders, sums and rounding of the kernels add nothing of their own.
 #[test]
-fn int8_layers_are_as_exact_as_their_steps() {
-    let (height, width) = (5, 7);
-    let graph = graph_of(20, |graph, x| conv(graph, x, 33, 3, 1, true));
-    let input = picture(1, 2 * height, 2 * width);
+fn int8_layers_are_as_exact_as_their_scales() {
+    let (height, width) = (10, 14);
+    let graph = graph_of(20, |graph, x| {
+        let y = conv(graph, x, 33, 3, 1, true);
+        conv(graph, y, 19, 5, 2, true)
+    });
+    let input = image(1, 2 * height, 2 * width);
     let model = calibrated(model_of_relu(graph), &input);
     let output = bytes_agree(&model, &input).unwrap();
-    let expected = reference(&model, &input);
-    // two layers of bytes: 1/255 of the range each, weights 1/254 of their largest
-    let error = relative_error(&output, &expected);
-    assert!(error <= 0.03, "{error}");
+
+    let scales = quant::Scales::new(&model.graph, &model.manifest).unwrap();
+    let cells = input.height * input.width;
+    let mut planes = BytePlanes {
+        height: input.height,
+        width: input.width,
+        values: (0..3 * cells)
+            .map(|i| input.data[i % cells * 3 + i / cells])
+            .collect(),
+        border: quant::input_border(&model.manifest)[..3].to_vec(),
+    };
+    let level = &output.levels[0];
+    let mut compared = 0;
+    for ((id, conv), floats) in model.graph.convs().zip(&model.weights) {
+        let weights = scales.quantise(&model.graph, id, conv, floats).unwrap();
+        let (height, width, values) = planes.convolve(conv, &weights);
+        let logits = [
+            (model.graph.outputs[0].class, &level.class),
+            (model.graph.outputs[0].boxes, &level.boxes),
+        ];
+        if let Some((_, got)) = logits.into_iter().find(|(output, _)| *output == id) {
+            let (cells, channels) = (height * width, conv.out_channels);
+            let expected: Vec<f32> = (0..cells * channels)
+                .map(|i| values[i % channels * cells + i / channels] as f32)
+                .collect();
+            let error = error(got, &expected);
+            assert!(error <= 1e-6, "{}: {error}", model.graph.node(id).name);
+            compared += got.len();
+        } else {
+            planes = BytePlanes {
+                height,
+                width,
+                values: values
+                    .iter()
+                    .map(|value| value.clamp(0.0, 255.0).round_ties_even() as u8)
+                    .collect(),
+                border: vec![0; conv.out_channels],
+            };
+        }
+    }
+    assert_eq!(compared, level.class.len() + level.boxes.len());
+}
+
+#[test]
+fn a_graph_that_no_kernel_runs_is_refused_and_never_run() {
+    let spoiled = |spoil: fn(&mut Conv)| {
+        let mut graph = graph_of(8, |graph, x| conv(graph, x, 8, 3, 1, true));
+        match &mut graph.nodes[2].op {
+            Op::Conv(conv) => spoil(conv),
+            op => panic!("{op:?}"),
+        }
+        model_of(graph)
+    };
+    let even = spoiled(|conv| conv.kernel = 4);
+    let stride = spoiled(|conv| conv.stride = 3);
+    let channels = spoiled(|conv| conv.in_channels = 80);
+    for (model, expected) in [
+        (&even, "layer 'conv2': expected an odd kernel, got 4"),
+        (&stride, "layer 'conv2': expected stride 1 or 2, got 3"),
+        (
+            &channels,
+            "layer 'conv2': expected 8 channels to read, got 80",
+        ),
+    ] {
+        let reference = ReferenceEngine::new(model, &candle_core::Device::Cpu).err();
+        let f32 = CpuEngine::with_options(model, options(Isa::Scalar, 1, true)).err();
+        let int8 = CpuEngine::with_options(model, int8(Isa::Scalar, 1)).err();
+        for error in [reference, f32, int8].map(Option::unwrap) {
+            assert!(
+                matches!(&error, EngineError::Unsupported { reason, .. } if reason.contains(expected)),
+                "{error}"
+            );
+        }
+    }
+}
+
+#[test]
+fn summands_of_different_sides_are_refused() {
+    let graph = graph_of(8, |graph, x| {
+        let pooled = graph.max_pool("pool", x);
+        graph.add("sum", x, pooled)
+    });
+    let model = model_of(graph);
+    let mut reference = ReferenceEngine::new(&model, &candle_core::Device::Cpu).unwrap();
+    let run = reference.infer(&image(1, 8, 8), &mut RawOutput::default());
+    let made = CpuEngine::new(&model, 1).err();
+    for (error, expected) in [
+        (
+            run.unwrap_err(),
+            "layer 'sum': expected 4x4 pixels, got 2x2",
+        ),
+        (made.unwrap(), "layer 'sum': expected 2x2 pixels, got 1x1"),
+    ] {
+        assert!(
+            matches!(&error, EngineError::Unsupported { reason, .. } if reason.contains(expected)),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn bytes_that_do_not_fill_the_input_are_refused() {
+    let model = detector();
+    let mut input = image(1, 32, 32);
+    input.data.pop();
+    let engines: [Box<dyn Engine>; 2] = [
+        Box::new(ReferenceEngine::new(&model, &candle_core::Device::Cpu).unwrap()),
+        Box::new(CpuEngine::new(&model, 1).unwrap()),
+    ];
+    for mut engine in engines {
+        let error = engine.infer(&input, &mut RawOutput::default()).unwrap_err();
+        assert_eq!(error.to_string(), "3071 bytes of images: expected 3072");
+    }
+}
+
+/// Byte products cannot be had on every machine, so the choice is tried as if they were there.
+#[test]
+fn int8_is_chosen_where_it_is_faster_and_the_reason_is_told() {
+    let plain = detector();
+    let ranged = calibrated(detector(), &image(1, 32, 32));
+    let mut torn = calibrated(detector(), &image(1, 32, 32));
+    torn.manifest.int8.as_mut().unwrap().ranges.clear();
+    let scalar = options(Isa::Scalar, 1, true);
+    for (model, products, expected) in [
+        (
+            &ranged,
+            true,
+            "cpu scalar int8, 1 thread (int8: byte products, and the model has int8 ranges)",
+        ),
+        (
+            &ranged,
+            false,
+            "cpu scalar f32 winograd, 1 thread (f32: no byte products with 'scalar')",
+        ),
+        (
+            &plain,
+            true,
+            "cpu scalar f32 winograd, 1 thread (f32: the model 'random' has no int8 ranges)",
+        ),
+        (
+            &torn,
+            true,
+            "cpu scalar f32 winograd, 1 thread (f32: the model 'random' has no int8 range for \
+             'backbone.stem.stem_1'; measure them with 'vovcam calibrate', or use --precision f32)",
+        ),
+    ] {
+        let engine = CpuEngine::of_best_precision(model, scalar, products).unwrap();
+        assert_eq!(engine.start_line(), expected);
+    }
+    let asked = CpuEngine::with_options(&ranged, scalar).unwrap();
+    assert_eq!(asked.start_line(), "cpu scalar f32 winograd, 1 thread");
+}
+
+#[test]
+fn the_default_precision_is_that_of_this_machine() {
+    let ranged = calibrated(detector(), &image(1, 32, 32));
+    let best = Isa::available().next().unwrap();
+    let engine = CpuEngine::with_best_precision(&ranged, CpuOptions::default()).unwrap();
+    let expected = match ByteKernels::of(best).products {
+        true => "(int8: byte products, and the model has int8 ranges)",
+        false => "(f32: this processor has no byte products)",
+    };
+    let line = engine.start_line();
+    assert!(line.ends_with(expected), "{line}");
 }

@@ -16,7 +16,7 @@
 
 use super::simd::{LANES, Simd};
 
-/// A compiled register tile: `(shape, input, weights, constants, output)`, in f32 or, as
+/// A compiled register tile: `(args, input, weights, constants, output)`, in f32 or, as
 /// [`super::dot`] has it, in bytes.
 ///
 /// # Safety
@@ -25,26 +25,26 @@ use super::simd::{LANES, Simd};
 /// writes at every pixel of every block, all aligned for their elements; no other thread may
 /// write any of it, or read the output.
 pub(super) type Tile =
-    unsafe fn(shape: &Shape, *const u8, weights: *const u8, constants: *const f32, *mut u8);
+    unsafe fn(args: &TileArgs, *const u8, weights: *const u8, constants: *const f32, *mut u8);
 
 /// The register tiles of one instruction set and precision.
 pub(super) struct Tiles {
     /// Tiles as (output blocks, pixels).
     pub(super) shapes: &'static [(usize, usize)],
     /// The kernel for a tile that is in `shapes` and a step, which is how many elements the
-    /// inputs of neighbouring output pixels are apart: 8 in the picture (pixels of four
+    /// inputs of neighbouring output pixels are apart: 8 in the input image (pixels of four
     /// channels, stride 2), 16 and 32 in planes at stride 1 and 2.
     pub(super) get: fn(step: usize, blocks: usize, pixels: usize) -> Option<Tile>,
 }
 
 /// Sizes and distances of one call, distances in elements of what is read or written.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Shape {
+pub(super) struct TileArgs {
     /// Input blocks to sum over.
     pub(super) in_blocks: usize,
-    /// Lanes of an input block that hold channels: 3 of the picture (4 in bytes), 16 of planes.
+    /// Lanes of an input block that hold channels: 3 of the input image (4 in bytes), 16 of planes.
     pub(super) in_lanes: usize,
-    /// Side of the kernel, 1 or 3.
+    /// Side of the kernel, odd.
     pub(super) kernel: usize,
     /// From one input block to the next.
     pub(super) in_block: usize,
@@ -69,7 +69,7 @@ pub(super) struct Shape {
 /// The kernel behind [`Tile`]: `BLOCKS × PIXELS` sums, pixels `STEP` floats apart.
 ///
 /// # Safety
-/// As for [`Tile`], and the CPU must have the instruction set of `S`.
+/// As for [`Tile`].
 #[inline(always)]
 pub(super) unsafe fn multiply<
     S: Simd,
@@ -77,7 +77,8 @@ pub(super) unsafe fn multiply<
     const PIXELS: usize,
     const STEP: usize,
 >(
-    shape: &Shape,
+    isa: S::Isa,
+    args: &TileArgs,
     input: *const u8,
     weights: *const u8,
     bias: *const f32,
@@ -86,23 +87,23 @@ pub(super) unsafe fn multiply<
     let input = input.cast::<f32>();
     let mut weights = weights.cast::<f32>();
     let output = output.cast::<f32>();
-    // SAFETY: all offsets follow the distances in `shape`, for which the caller vouches
+    // SAFETY: all offsets follow the distances in `args`, for which the caller vouches
     unsafe {
-        let mut sums = [[S::splat(0.0); PIXELS]; BLOCKS];
+        let mut sums = [[S::splat(isa, 0.0); PIXELS]; BLOCKS];
         for (block, sums) in sums.iter_mut().enumerate() {
-            *sums = [S::load(bias.add(block * LANES)); PIXELS];
+            *sums = [S::load(isa, bias.add(block * LANES)); PIXELS];
         }
-        for in_block in 0..shape.in_blocks {
-            for ky in 0..shape.kernel {
-                let mut tap = input.add(in_block * shape.in_block + ky * shape.in_row);
-                for _kx in 0..shape.kernel {
-                    for lane in 0..shape.in_lanes {
-                        let mut column = [S::splat(0.0); BLOCKS];
+        for in_block in 0..args.in_blocks {
+            for ky in 0..args.kernel {
+                let mut tap = input.add(in_block * args.in_block + ky * args.in_row);
+                for _kx in 0..args.kernel {
+                    for lane in 0..args.in_lanes {
+                        let mut column = [S::splat(isa, 0.0); BLOCKS];
                         for (block, column) in column.iter_mut().enumerate() {
-                            *column = S::load(weights.add(block * shape.weight_block));
+                            *column = S::load(isa, weights.add(block * args.weight_block));
                         }
                         for pixel in 0..PIXELS {
-                            let value = S::splat(*tap.add(pixel * STEP + lane));
+                            let value = S::splat(isa, *tap.add(pixel * STEP + lane));
                             for block in 0..BLOCKS {
                                 sums[block][pixel] =
                                     column[block].mul_add(value, sums[block][pixel]);
@@ -110,19 +111,19 @@ pub(super) unsafe fn multiply<
                         }
                         weights = weights.add(LANES);
                     }
-                    tap = tap.add(shape.in_pixel);
+                    tap = tap.add(args.in_pixel);
                 }
             }
         }
         // Sums stay in registers only if every index into them is constant, so this loop must be
         // small enough to be unrolled: with a branch in it, each product above is also stored.
-        let partial = shape.last_lanes < LANES;
+        let partial = args.last_lanes < LANES;
         let mut buffer = [[[0.0; LANES]; PIXELS]; BLOCKS];
         let (to, out_block, out_pixel) = match partial {
             true => (buffer.as_mut_ptr().cast(), PIXELS * LANES, LANES),
-            false => (output, shape.out_block, shape.out_pixel),
+            false => (output, args.out_block, args.out_pixel),
         };
-        let least = S::splat(if shape.relu { 0.0 } else { f32::NEG_INFINITY });
+        let least = S::splat(isa, if args.relu { 0.0 } else { f32::NEG_INFINITY });
         for block in 0..BLOCKS {
             for pixel in 0..PIXELS {
                 let to = to.add(block * out_block + pixel * out_pixel);
@@ -130,13 +131,29 @@ pub(super) unsafe fn multiply<
             }
         }
         if partial {
-            for (block, pixels) in buffer.iter().enumerate() {
-                let last = block + 1 == BLOCKS;
-                let lanes = if last { shape.last_lanes } else { LANES };
-                for (pixel, values) in pixels.iter().enumerate() {
-                    let to = output.add(block * shape.out_block + pixel * shape.out_pixel);
-                    std::ptr::copy_nonoverlapping(values.as_ptr(), to, lanes);
-                }
+            store_lanes(args, &buffer, output);
+        }
+    }
+}
+
+/// Writes a tile whose last block has fewer lanes than a vector.
+///
+/// # Safety
+/// `output` must be valid for writes at every pixel of every block.
+#[inline(always)]
+unsafe fn store_lanes<const BLOCKS: usize, const PIXELS: usize>(
+    args: &TileArgs,
+    buffer: &[[[f32; LANES]; PIXELS]; BLOCKS],
+    output: *mut f32,
+) {
+    for (block, pixels) in buffer.iter().enumerate() {
+        let last = block + 1 == BLOCKS;
+        let lanes = if last { args.last_lanes } else { LANES };
+        for (pixel, values) in pixels.iter().enumerate() {
+            // SAFETY: the caller vouches for all pixels, of which these are the lanes to write
+            unsafe {
+                let to = output.add(block * args.out_block + pixel * args.out_pixel);
+                std::ptr::copy_nonoverlapping(values.as_ptr(), to, lanes);
             }
         }
     }

@@ -6,9 +6,9 @@
 //! replace 144, and as the 4 odd ones share a weight there are 36 weights here as well.
 //!
 //! A chunk of tiles goes through three passes in one thread's scratch memory, sized to stay in
-//! the second-level cache: *gather* transforms each input window into its positions, the
+//! the second-level cache: the input transform turns each window into its positions, the
 //! matrix kernel of [`super::tile`] multiplies each position's channels with its weights,
-//! and *scatter* transforms the sums back to 4×4 outputs, adds the bias and clamps.
+//! and the output transform turns the sums into 4×4 outputs, adds the bias and clamps.
 //! The weights are transformed once, at load ([`super::pack`]).
 
 #![allow(
@@ -20,18 +20,15 @@
     reason = "transforms over raw planes; the plan has checked every extent"
 )]
 
-use super::memory::{Memory, View};
-use super::pack::Packed;
-use super::simd::{Kernels, LANES, Simd};
-use super::tile::{Group, Shape};
-use std::sync::Arc;
+pub(super) mod variant;
 
-/// Output pixels of a tile's side.
-pub(super) const TILE: usize = 4;
-/// Transformed weights of a side, at either stride.
-const SIDE: usize = 6;
-/// Transformed weights of a filter.
-pub(super) const POINTS: usize = SIDE * SIDE;
+use super::memory::{Memory, TILE, View};
+use super::pack::{Conv2d, Packed};
+use super::simd::{LANES, Simd};
+use super::tile::{Group, TileArgs, Tiles};
+use std::sync::Arc;
+use variant::Variant;
+
 /// Bytes of transformed input that a chunk may take: half of a second-level cache. A quarter
 /// was no faster.
 const CHUNK_BYTES: usize = 512 << 10;
@@ -39,88 +36,15 @@ const CHUNK_BYTES: usize = 512 << 10;
 /// The transforms at one stride, along one side of a window of `N` pixels.
 trait Scheme<const N: usize> {
     /// `N` pixels to `N` positions.
-    unsafe fn input<S: Simd>(d: [S; N]) -> [S; N];
+    fn input<S: Simd>(isa: S::Isa, d: [S; N]) -> [S; N];
     /// `N` positions to the tile's pixels.
-    unsafe fn output<S: Simd>(m: [S; N]) -> [S; TILE];
-}
-
-/// What the transforms of a stride look like from outside.
-pub(super) struct Form {
-    /// Pixels of a window's side, which is also its number of positions.
-    side: usize,
-    stride: usize,
-    /// Rows of G, one for each transformed weight of a side.
-    filter: [[f64; 3]; SIDE],
-    /// The transformed weight that each position of a side is multiplied with.
-    weights: &'static [usize],
-}
-
-/// Stride 1, at the points 0, 1, −1, 2, −2 and infinity.
-static STRIDE_1: Form = Form {
-    side: 6,
-    stride: 1,
-    filter: [
-        [1.0 / 4.0, 0.0, 0.0],
-        [-1.0 / 6.0, -1.0 / 6.0, -1.0 / 6.0],
-        [-1.0 / 6.0, 1.0 / 6.0, -1.0 / 6.0],
-        [1.0 / 24.0, 1.0 / 12.0, 1.0 / 6.0],
-        [1.0 / 24.0, -1.0 / 12.0, 1.0 / 6.0],
-        [0.0, 0.0, 1.0],
-    ],
-    weights: &[0, 1, 2, 3, 4, 5],
-};
-
-/// Stride 2: the even pixels at the points 0, 1, −1, 2 and infinity, then the odd ones.
-static STRIDE_2: Form = Form {
-    side: 9,
-    stride: 2,
-    filter: [
-        [1.0 / 2.0, 0.0, 0.0],
-        [-1.0 / 2.0, 0.0, -1.0 / 2.0],
-        [-1.0 / 6.0, 0.0, 1.0 / 6.0],
-        [1.0 / 6.0, 0.0, 1.0 / 3.0],
-        [0.0, 0.0, 1.0],
-        [0.0, 1.0, 0.0],
-    ],
-    weights: &[0, 1, 2, 3, 4, 5, 5, 5, 5],
-};
-
-impl Form {
-    /// The transforms for a 3×3 convolution, if there are any for this stride.
-    pub(super) fn of(stride: usize) -> Option<&'static Form> {
-        [&STRIDE_1, &STRIDE_2]
-            .into_iter()
-            .find(|form| form.stride == stride)
-    }
-
-    /// G·g·Gᵀ for one 3×3 filter, in f64 because the thirds and sixths do not round well.
-    pub(super) fn transform_filter(&self, filter: &[f32; 9]) -> [f32; POINTS] {
-        std::array::from_fn(|point| {
-            let (row, column) = (&self.filter[point / SIDE], &self.filter[point % SIDE]);
-            let mut sum = 0.0;
-            for ky in 0..3 {
-                for kx in 0..3 {
-                    sum += row[ky] * column[kx] * f64::from(filter[3 * ky + kx]);
-                }
-            }
-            sum as f32
-        })
-    }
-
-    fn positions(&self) -> usize {
-        self.side * self.side
-    }
-
-    /// The transformed weight of a position.
-    fn point(&self, position: usize) -> usize {
-        SIDE * self.weights[position / self.side] + self.weights[position % self.side]
-    }
+    fn output<S: Simd>(isa: S::Isa, m: [S; N]) -> [S; TILE];
 }
 
 /// The compiled transforms of one instruction set at one stride.
 pub(super) struct Transforms {
-    pub(super) gather: unsafe fn(&Gather, *const f32, *mut f32),
-    pub(super) scatter: unsafe fn(&Scatter, *const f32, *const f32, *mut f32),
+    pub(super) input: unsafe fn(&InputArgs, *const f32, *mut f32),
+    pub(super) output: unsafe fn(&OutputArgs, *const f32, *const f32, *mut f32),
 }
 
 /// F(4, 3).
@@ -128,39 +52,33 @@ pub(super) struct Stride1;
 
 impl Scheme<6> for Stride1 {
     #[inline(always)]
-    unsafe fn input<S: Simd>(d: [S; 6]) -> [S; 6] {
-        // SAFETY: arithmetic only; the caller has the instruction set
-        unsafe {
-            let (two, four) = (S::splat(2.0), S::splat(4.0));
-            let (minus_four, minus_five) = (S::splat(-4.0), S::splat(-5.0));
-            let even = minus_four.mul_add(d[2], d[4]);
-            let odd = minus_four.mul_add(d[1], d[3]);
-            let even2 = d[4].sub(d[2]);
-            let odd2 = two.mul_add(d[3].sub(d[1]), S::splat(0.0));
-            [
-                four.mul_add(d[0], minus_five.mul_add(d[2], d[4])),
-                even.add(odd),
-                even.sub(odd),
-                even2.add(odd2),
-                even2.sub(odd2),
-                four.mul_add(d[1], minus_five.mul_add(d[3], d[5])),
-            ]
-        }
+    fn input<S: Simd>(isa: S::Isa, d: [S; 6]) -> [S; 6] {
+        let (two, four) = (S::splat(isa, 2.0), S::splat(isa, 4.0));
+        let (minus_four, minus_five) = (S::splat(isa, -4.0), S::splat(isa, -5.0));
+        let even = minus_four.mul_add(d[2], d[4]);
+        let odd = minus_four.mul_add(d[1], d[3]);
+        let even2 = d[4].sub(d[2]);
+        let odd2 = two.mul_add(d[3].sub(d[1]), S::splat(isa, 0.0));
+        [
+            four.mul_add(d[0], minus_five.mul_add(d[2], d[4])),
+            even.add(odd),
+            even.sub(odd),
+            even2.add(odd2),
+            even2.sub(odd2),
+            four.mul_add(d[1], minus_five.mul_add(d[3], d[5])),
+        ]
     }
 
     #[inline(always)]
-    unsafe fn output<S: Simd>(m: [S; 6]) -> [S; TILE] {
-        // SAFETY: arithmetic only; the caller has the instruction set
-        unsafe {
-            let (one_plus, one_minus) = (m[1].add(m[2]), m[1].sub(m[2]));
-            let (two_plus, two_minus) = (m[3].add(m[4]), m[3].sub(m[4]));
-            [
-                m[0].add(one_plus).add(two_plus),
-                S::splat(2.0).mul_add(two_minus, one_minus),
-                S::splat(4.0).mul_add(two_plus, one_plus),
-                S::splat(8.0).mul_add(two_minus, one_minus.add(m[5])),
-            ]
-        }
+    fn output<S: Simd>(isa: S::Isa, m: [S; 6]) -> [S; TILE] {
+        let (one_plus, one_minus) = (m[1].add(m[2]), m[1].sub(m[2]));
+        let (two_plus, two_minus) = (m[3].add(m[4]), m[3].sub(m[4]));
+        [
+            m[0].add(one_plus).add(two_plus),
+            S::splat(isa, 2.0).mul_add(two_minus, one_minus),
+            S::splat(isa, 4.0).mul_add(two_plus, one_plus),
+            S::splat(isa, 8.0).mul_add(two_minus, one_minus.add(m[5])),
+        ]
     }
 }
 
@@ -169,43 +87,37 @@ pub(super) struct Stride2;
 
 impl Scheme<9> for Stride2 {
     #[inline(always)]
-    unsafe fn input<S: Simd>(d: [S; 9]) -> [S; 9] {
-        // SAFETY: arithmetic only; the caller has the instruction set
-        unsafe {
-            let (two, minus_two) = (S::splat(2.0), S::splat(-2.0));
-            let minus_three = S::splat(-3.0);
-            let e = [d[0], d[2], d[4], d[6], d[8]];
-            [
-                two.mul_add(e[0], minus_two.mul_add(e[2], e[3].sub(e[1]))),
-                minus_two.mul_add(e[1], e[3].sub(e[2])),
-                two.mul_add(e[1], minus_three.mul_add(e[2], e[3])),
-                e[3].sub(e[1]),
-                two.mul_add(e[1], minus_two.mul_add(e[3], e[4].sub(e[2]))),
-                d[1],
-                d[3],
-                d[5],
-                d[7],
-            ]
-        }
+    fn input<S: Simd>(isa: S::Isa, d: [S; 9]) -> [S; 9] {
+        let (two, minus_two) = (S::splat(isa, 2.0), S::splat(isa, -2.0));
+        let minus_three = S::splat(isa, -3.0);
+        let e = [d[0], d[2], d[4], d[6], d[8]];
+        [
+            two.mul_add(e[0], minus_two.mul_add(e[2], e[3].sub(e[1]))),
+            minus_two.mul_add(e[1], e[3].sub(e[2])),
+            two.mul_add(e[1], minus_three.mul_add(e[2], e[3])),
+            e[3].sub(e[1]),
+            two.mul_add(e[1], minus_two.mul_add(e[3], e[4].sub(e[2]))),
+            d[1],
+            d[3],
+            d[5],
+            d[7],
+        ]
     }
 
     #[inline(always)]
-    unsafe fn output<S: Simd>(m: [S; 9]) -> [S; TILE] {
-        // SAFETY: arithmetic only; the caller has the instruction set
-        unsafe {
-            let (plus, minus) = (m[1].add(m[2]), m[1].sub(m[2]));
-            [
-                m[0].add(plus).add(m[3]).add(m[5]),
-                S::splat(2.0).mul_add(m[3], minus).add(m[6]),
-                S::splat(4.0).mul_add(m[3], plus).add(m[7]),
-                S::splat(8.0).mul_add(m[3], minus).add(m[4]).add(m[8]),
-            ]
-        }
+    fn output<S: Simd>(isa: S::Isa, m: [S; 9]) -> [S; TILE] {
+        let (plus, minus) = (m[1].add(m[2]), m[1].sub(m[2]));
+        [
+            m[0].add(plus).add(m[3]).add(m[5]),
+            S::splat(isa, 2.0).mul_add(m[3], minus).add(m[6]),
+            S::splat(isa, 4.0).mul_add(m[3], plus).add(m[7]),
+            S::splat(isa, 8.0).mul_add(m[3], minus).add(m[4]).add(m[8]),
+        ]
     }
 }
 
 /// Distances of the input transform, in floats.
-pub(super) struct Gather {
+pub(super) struct InputArgs {
     row: usize,
     /// From one point to the next in the scratch.
     point: usize,
@@ -217,37 +129,38 @@ pub(super) struct Gather {
 /// `input` must be valid for `N` rows of `N` blocked pixels, `output` for all positions.
 #[inline(always)]
 #[allow(private_bounds, reason = "the schemes are this file's")]
-pub(super) unsafe fn gather<S: Simd, F: Scheme<N>, const N: usize>(
-    shape: &Gather,
+pub(super) unsafe fn input_transform<S: Simd, F: Scheme<N>, const N: usize>(
+    isa: S::Isa,
+    args: &InputArgs,
     input: *const f32,
     output: *mut f32,
 ) {
     // SAFETY: offsets stay inside the window and the positions, for which the caller vouches
     unsafe {
-        let mut half = [[S::splat(0.0); N]; N];
+        let mut half = [[S::splat(isa, 0.0); N]; N];
         for y in 0..N {
-            let row = input.add(y * shape.row);
-            let mut pixels = [S::splat(0.0); N];
+            let row = input.add(y * args.row);
+            let mut pixels = [S::splat(isa, 0.0); N];
             for x in 0..N {
-                pixels[x] = S::load(row.add(x * LANES));
+                pixels[x] = S::load(isa, row.add(x * LANES));
             }
-            half[y] = F::input(pixels);
+            half[y] = F::input(isa, pixels);
         }
         for x in 0..N {
-            let mut column = [S::splat(0.0); N];
+            let mut column = [S::splat(isa, 0.0); N];
             for y in 0..N {
                 column[y] = half[y][x];
             }
-            let column = F::input(column);
+            let column = F::input(isa, column);
             for y in 0..N {
-                column[y].store(output.add((y * N + x) * shape.point));
+                column[y].store(output.add((y * N + x) * args.point));
             }
         }
     }
 }
 
 /// Distances of the output transform, in floats, and what of the tile to write.
-pub(super) struct Scatter {
+pub(super) struct OutputArgs {
     /// From one point to the next in the scratch.
     point: usize,
     row: usize,
@@ -266,35 +179,36 @@ pub(super) struct Scatter {
 /// and columns.
 #[inline(always)]
 #[allow(private_bounds, reason = "the schemes are this file's")]
-pub(super) unsafe fn scatter<S: Simd, F: Scheme<N>, const N: usize>(
-    shape: &Scatter,
+pub(super) unsafe fn output_transform<S: Simd, F: Scheme<N>, const N: usize>(
+    isa: S::Isa,
+    args: &OutputArgs,
     input: *const f32,
     bias: *const f32,
     output: *mut f32,
 ) {
     // SAFETY: offsets stay inside the positions and the tile, for which the caller vouches
     unsafe {
-        let mut half = [[S::splat(0.0); N]; TILE];
+        let mut half = [[S::splat(isa, 0.0); N]; TILE];
         for x in 0..N {
-            let mut column = [S::splat(0.0); N];
+            let mut column = [S::splat(isa, 0.0); N];
             for y in 0..N {
-                column[y] = S::load(input.add((y * N + x) * shape.point));
+                column[y] = S::load(isa, input.add((y * N + x) * args.point));
             }
-            let column = F::output(column);
+            let column = F::output(isa, column);
             for y in 0..TILE {
                 half[y][x] = column[y];
             }
         }
-        let bias = S::load(bias);
-        let least = S::splat(if shape.relu { 0.0 } else { f32::NEG_INFINITY });
+        let bias = S::load(isa, bias);
+        let least = S::splat(isa, if args.relu { 0.0 } else { f32::NEG_INFINITY });
         for y in 0..TILE {
-            let pixels = F::output(half[y]);
-            if y >= shape.rows {
+            let pixels = F::output(isa, half[y]);
+            if y >= args.rows {
                 break;
             }
             for x in 0..TILE {
-                if x < shape.columns {
-                    let to = output.add(y * shape.row + x * shape.pixel);
+                if x < args.columns {
+                    let to = output.add(y * args.row + x * args.pixel);
                     pixels[x].add(bias).max(least).store(to);
                 }
             }
@@ -304,7 +218,7 @@ pub(super) unsafe fn scatter<S: Simd, F: Scheme<N>, const N: usize>(
 
 /// A planned 3×3 convolution.
 pub(super) struct Winograd {
-    form: &'static Form,
+    variant: &'static Variant,
     transforms: &'static Transforms,
     weights: Arc<Packed>,
     source: View,
@@ -314,7 +228,7 @@ pub(super) struct Winograd {
     relu: bool,
     /// Tiles of a chunk; the last chunk may be shorter.
     chunk: usize,
-    /// Chunks of one picture.
+    /// Chunks of one image.
     chunks: usize,
     /// Shares of the output blocks, so that few chunks still feed all threads.
     shares: usize,
@@ -324,49 +238,50 @@ pub(super) struct Winograd {
 
 impl Winograd {
     pub(super) fn plan(
-        kernels: &'static Kernels,
-        weights: Arc<Packed>,
-        (source, target): (View, View),
-        (height, width): (usize, usize),
-        (stride, relu): (usize, bool),
+        tiles: &Tiles,
+        transforms: &'static Transforms,
+        conv: Conv2d,
         threads: usize,
     ) -> Option<Winograd> {
-        let form = Form::of(stride)?;
-        let tiles = height.div_ceil(TILE) * width.div_ceil(TILE);
-        let tile_bytes = form.positions() * weights.in_blocks * LANES * size_of::<f32>();
-        let widest = kernels
-            .tiles
-            .shapes
-            .iter()
-            .map(|&(_, pixels)| pixels)
-            .max()?;
-        // whole register tiles, as many as fit the cache and still leave a chunk for each thread
-        let fit = (CHUNK_BYTES / tile_bytes).max(widest);
-        let each = tiles.div_ceil(threads);
-        let chunk = (fit - fit % widest)
-            .min(each.next_multiple_of(widest))
-            .min(tiles);
-        // a chunk of a few tiles would load all the weights for little work
-        let shares = match each < widest {
-            true => threads.min(weights.out_blocks.div_ceil(2)),
-            false => 1,
-        };
-        let chunks = tiles.div_ceil(chunk);
-        let last = tiles - (chunks - 1) * chunk;
-        let groups = |tiles| Group::cover(&kernels.tiles, LANES, weights.out_blocks, tiles);
-        Some(Winograd {
-            groups: [groups(chunk)?, groups(last)?],
-            form,
-            transforms: match stride {
-                1 => &kernels.stride_1,
-                _ => &kernels.stride_2,
-            },
+        let Conv2d {
             weights,
             source,
             target,
             height,
             width,
-            relu,
+            params,
+        } = conv;
+        let variant = Variant::of(params.stride)?;
+        if source.border == 0 {
+            return None; // the windows start one pixel up and left of the tiles
+        }
+        let count = height.div_ceil(TILE) * width.div_ceil(TILE);
+        let tile_bytes = variant.positions() * weights.in_blocks * LANES * size_of::<f32>();
+        let widest = tiles.shapes.iter().map(|&(_, pixels)| pixels).max()?;
+        // whole register tiles, as many as fit the cache and still leave a chunk for each thread
+        let fit = (CHUNK_BYTES / tile_bytes).max(widest);
+        let each = count.div_ceil(threads);
+        let chunk = (fit - fit % widest)
+            .min(each.next_multiple_of(widest))
+            .min(count);
+        // a chunk of a few tiles would load all the weights for little work
+        let shares = match each < widest {
+            true => threads.min(weights.out_blocks.div_ceil(2)),
+            false => 1,
+        };
+        let chunks = count.div_ceil(chunk);
+        let last = count - (chunks - 1) * chunk;
+        let groups = |length| Group::cover(tiles, LANES, weights.out_blocks, length);
+        Some(Winograd {
+            groups: [groups(chunk)?, groups(last)?],
+            variant,
+            transforms,
+            weights,
+            source,
+            target,
+            height,
+            width,
+            relu: params.relu,
             chunk,
             chunks,
             shares,
@@ -382,7 +297,7 @@ impl Winograd {
     pub(super) fn scratch(&self) -> usize {
         let blocks = self.groups.iter().flatten().map(|group| group.blocks).max();
         let blocks = self.weights.in_blocks + blocks.unwrap_or(0);
-        self.form.positions() * self.chunk * LANES * blocks * size_of::<f32>()
+        self.variant.positions() * self.chunk * LANES * blocks * size_of::<f32>()
     }
 
     /// Runs one piece of work.
@@ -400,12 +315,12 @@ impl Winograd {
         let of_share = |part: usize| part * groups.len() / self.shares;
         // SAFETY: the scratch is split behind the transformed input, as sized in `scratch`
         unsafe {
-            let positions = self.form.positions();
+            let positions = self.variant.positions();
             let sums = scratch.add(positions * self.weights.in_blocks * self.chunk * LANES);
-            self.gather(memory, image, tiles.clone(), scratch);
+            self.transform_input(memory, image, tiles.clone(), scratch);
             for group in &groups[of_share(share)..of_share(share + 1)] {
                 self.multiply(group, tiles.len(), scratch, sums);
-                self.scatter(memory, image, tiles.clone(), group, sums);
+                self.transform_output(memory, image, tiles.clone(), group, sums);
             }
         }
     }
@@ -421,7 +336,10 @@ impl Winograd {
     }
 
     /// `[position, in block, tile, lane]` ← the windows of `tiles`.
-    unsafe fn gather(
+    ///
+    /// # Safety
+    /// As for [`Winograd::run`], with room for all positions of the tiles at `transformed`.
+    unsafe fn transform_input(
         &self,
         memory: &Memory<'_>,
         image: usize,
@@ -429,7 +347,7 @@ impl Winograd {
         transformed: *mut f32,
     ) {
         let in_blocks = self.weights.in_blocks;
-        let shape = Gather {
+        let args = InputArgs {
             row: self.source.row,
             point: in_blocks * tiles.len() * LANES,
         };
@@ -439,21 +357,25 @@ impl Winograd {
                 // SAFETY: the window starts one pixel up and left of the tile, inside the
                 // border; planes are padded to whole tiles, so it ends inside too
                 unsafe {
-                    let (y, x) = (self.form.stride * y, self.form.stride * x);
+                    let (y, x) = (self.variant.stride * y, self.variant.stride * x);
                     let window = memory.read(&self.source, image, block, y, x).cast::<f32>();
                     let window = window.sub(self.source.row + self.source.pixel);
                     let slot = transformed.add((block * tiles.len() + slot) * LANES);
-                    (self.transforms.gather)(&shape, window, slot);
+                    (self.transforms.input)(&args, window, slot);
                 }
             }
         }
     }
 
     /// `[block, position, tile, lane]` ← transformed input × transformed weights.
+    ///
+    /// # Safety
+    /// `input` must hold the transformed input of `tiles` tiles and `sums` have room for the sums
+    /// of the group's blocks at all positions.
     unsafe fn multiply(&self, group: &Group, tiles: usize, input: *const f32, sums: *mut f32) {
         static NO_BIAS: [f32; 4 * LANES] = [0.0; 4 * LANES];
         let in_blocks = self.weights.in_blocks;
-        let shape = Shape {
+        let args = TileArgs {
             in_blocks,
             in_lanes: LANES,
             kernel: 1,
@@ -461,14 +383,14 @@ impl Winograd {
             in_row: 0,
             in_pixel: LANES,
             weight_block: self.weights.block_len(),
-            out_block: self.form.positions() * tiles * LANES,
+            out_block: self.variant.positions() * tiles * LANES,
             out_pixel: LANES,
             last_lanes: LANES,
             relu: false,
             to_bytes: false,
         };
-        for position in 0..self.form.positions() {
-            let point = self.form.point(position);
+        for position in 0..self.variant.positions() {
+            let point = self.variant.point(position);
             // SAFETY: each pointer addresses its position of arrays sized [position, …] above
             unsafe {
                 let weights = self.weights.block(group.block).cast::<f32>();
@@ -477,14 +399,17 @@ impl Winograd {
                 let sums = sums.add(position * tiles * LANES);
                 for start in group.starts(tiles) {
                     let (from, to) = (input.add(start * LANES), sums.add(start * LANES));
-                    (group.tile)(&shape, from.cast(), weights, NO_BIAS.as_ptr(), to.cast());
+                    (group.tile)(&args, from.cast(), weights, NO_BIAS.as_ptr(), to.cast());
                 }
             }
         }
     }
 
     /// Output pixels of `tiles` ← sums.
-    unsafe fn scatter(
+    ///
+    /// # Safety
+    /// As for [`Winograd::run`], with the sums of the group's blocks at `sums`.
+    unsafe fn transform_output(
         &self,
         memory: &Memory<'_>,
         image: usize,
@@ -496,7 +421,7 @@ impl Winograd {
         for block in 0..group.blocks {
             for (slot, tile) in tiles.clone().enumerate() {
                 let (y, x) = self.corner(tile);
-                let shape = Scatter {
+                let args = OutputArgs {
                     point: count * LANES,
                     row: self.target.row,
                     pixel: self.target.pixel,
@@ -506,11 +431,11 @@ impl Winograd {
                 };
                 // SAFETY: rows and columns are cut to the plane; the sums are sized as written
                 unsafe {
-                    let positions = self.form.positions();
+                    let positions = self.variant.positions();
                     let sums = sums.add((block * positions * count + slot) * LANES);
                     let bias = self.weights.constants(group.block + block);
                     let to = memory.write(&self.target, image, group.block + block, y, x);
-                    (self.transforms.scatter)(&shape, sums, bias, to.cast());
+                    (self.transforms.output)(&args, sums, bias, to.cast());
                 }
             }
         }

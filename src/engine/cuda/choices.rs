@@ -1,4 +1,4 @@
-//! Which way of running each convolution is fastest here, kept on disk between runs.
+//! Tuning cache: the fastest way of running each convolution here, kept on disk between runs.
 
 use super::cudnn::ALGORITHMS;
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// How a convolution is called.
+/// The calls that make up a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Call {
@@ -36,7 +36,7 @@ pub(super) struct Choice {
 }
 
 impl Choice {
-    /// What always works.
+    /// Runs any convolution.
     pub(super) const DIRECT: Choice = Choice {
         call: Call::Direct,
         algorithm: 0,
@@ -64,17 +64,17 @@ struct File {
     choices: BTreeMap<String, Choice>,
 }
 
-/// All choices of one machine.
-pub(super) struct Choices {
+/// The choices of one machine, by the shape of the convolution.
+pub(super) struct TuningCache {
     path: Option<PathBuf>,
     file: File,
     changed: bool,
 }
 
-impl Choices {
+impl TuningCache {
     /// Reads the choices for `machine` below `folder`; none when there is no folder, no file, or
     /// one of another version or machine.
-    pub(super) fn open(folder: Option<&Path>, machine: &str) -> Choices {
+    pub(super) fn open(folder: Option<&Path>, machine: &str) -> TuningCache {
         let path = folder.map(|folder| folder.join(format!("cuda-{}.json", file_name(machine))));
         let read = |path: &PathBuf| {
             let text = std::fs::read(path).ok()?;
@@ -82,7 +82,7 @@ impl Choices {
         };
         let known: Option<File> = path.as_ref().and_then(read);
         let file = known.filter(|file| file.machine == machine);
-        Choices {
+        TuningCache {
             path,
             file: file.unwrap_or_else(|| File {
                 machine: machine.to_owned(),
@@ -168,14 +168,14 @@ mod tests {
     #[test]
     fn choices_are_found_again_on_the_same_machine_only() {
         let folder = tempfile::tempdir().unwrap();
-        let mut choices = Choices::open(Some(folder.path()), "GPU A, cuDNN 9");
+        let mut choices = TuningCache::open(Some(folder.path()), "GPU A, cuDNN 9");
         assert_eq!(choices.get("a"), None);
         choices.insert("a".to_owned(), FUSED);
         choices.save();
-        let again = Choices::open(Some(folder.path()), "GPU A, cuDNN 9");
+        let again = TuningCache::open(Some(folder.path()), "GPU A, cuDNN 9");
         assert_eq!(again.get("a"), Some(FUSED));
         assert_eq!(
-            Choices::open(Some(folder.path()), "GPU B, cuDNN 9").get("a"),
+            TuningCache::open(Some(folder.path()), "GPU B, cuDNN 9").get("a"),
             None
         );
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
@@ -187,18 +187,21 @@ mod tests {
     #[test]
     fn a_file_of_another_machine_under_the_same_name_is_ignored() {
         let folder = tempfile::tempdir().unwrap();
-        let mut choices = Choices::open(Some(folder.path()), "GPU+A");
+        let mut choices = TuningCache::open(Some(folder.path()), "GPU+A");
         choices.insert("a".to_owned(), FUSED);
         choices.save();
-        assert_eq!(Choices::open(Some(folder.path()), "GPU-A").get("a"), None);
+        assert_eq!(
+            TuningCache::open(Some(folder.path()), "GPU-A").get("a"),
+            None
+        );
     }
 
     #[test]
     fn a_damaged_file_or_no_folder_is_no_choice() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("cuda-gpu.json"), "{").unwrap();
-        assert_eq!(Choices::open(Some(folder.path()), "gpu").get("a"), None);
-        let mut nowhere = Choices::open(None, "gpu");
+        assert_eq!(TuningCache::open(Some(folder.path()), "gpu").get("a"), None);
+        let mut nowhere = TuningCache::open(None, "gpu");
         nowhere.insert("a".to_owned(), FUSED);
         nowhere.save();
         assert_eq!(nowhere.get("a"), Some(FUSED));

@@ -4,9 +4,9 @@
     reason = "hands addresses inside one plan's memory to cuDNN and to the kernels"
 )]
 
-use super::Precision;
+use super::Float;
 use super::choices::{Call, Choice};
-use super::cudnn::{Arrays, Convolution};
+use super::cudnn::{Arrays, Conv2dParams, Convolution};
 use super::filter::Filter;
 use super::gpu::{Fault, Gpu, refused};
 use super::kernels::{At, ConvArguments};
@@ -36,7 +36,7 @@ impl GpuFilter {
     /// When its values do not fit the precision, or the GPU refuses.
     pub(super) fn new(
         gpu: &Gpu,
-        precision: Precision,
+        precision: Float,
         filter: &Filter,
         layer: &str,
     ) -> Result<GpuFilter, EngineError> {
@@ -46,7 +46,7 @@ impl GpuFilter {
         bytes.extend(precision.to_bytes(&filter.bias));
         let values = filter.weight.iter().chain(&filter.bias);
         if let Some(value) = values.copied().find(|&value| !precision.holds(value)) {
-            return Err(EngineError::Unavailable {
+            return Err(EngineError::Unsupported {
                 engine: "cuda",
                 reason: format!("a weight of layer '{layer}' is {value}, too large for f16"),
             });
@@ -73,6 +73,14 @@ impl GpuFilter {
     }
 }
 
+/// The memory that all views of a plan count from.
+#[derive(Clone, Copy)]
+pub(super) struct Arena {
+    pub(super) address: u64,
+    /// Values.
+    pub(super) len: usize,
+}
+
 /// Where a plan's memory is.
 #[derive(Clone, Copy)]
 pub(super) struct Memory {
@@ -85,10 +93,10 @@ pub(super) struct Memory {
     pub(super) workspace: u64,
 }
 
-/// What a convolution reads and writes; as text, the key that its choice is kept under.
+/// Everything that a choice depends on; as text, its key in the tuning cache.
 #[derive(Clone, Copy)]
-pub(super) struct Shape {
-    pub(super) precision: Precision,
+pub(super) struct ConvShape {
+    pub(super) precision: Float,
     /// Whether slices of concatenations may be read and written in place.
     pub(super) slices: bool,
     pub(super) batch: usize,
@@ -99,7 +107,7 @@ pub(super) struct Shape {
     pub(super) relu: bool,
 }
 
-impl fmt::Display for Shape {
+impl fmt::Display for ConvShape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (from, to) = (&self.from, &self.to);
         write!(
@@ -124,29 +132,29 @@ impl fmt::Display for Shape {
 }
 
 /// A convolution ready to be enqueued.
-pub(super) struct Conv {
-    pub(super) shape: Shape,
+pub(super) struct PlannedConv {
+    pub(super) shape: ConvShape,
     pub(super) choice: Choice,
     filter: Arc<GpuFilter>,
     /// Not for [`Call::Direct`].
     cudnn: Option<Convolution>,
 }
 
-impl Conv {
+impl PlannedConv {
     /// Describes the convolution to cuDNN.
     ///
     /// # Errors
     /// When cuDNN refuses the description.
     pub(super) fn new(
-        shape: Shape,
+        shape: ConvShape,
         filter: Arc<GpuFilter>,
         choice: Choice,
-    ) -> Result<Conv, CudnnError> {
+    ) -> Result<PlannedConv, CudnnError> {
         debug_assert_eq!(
             (filter.in_channels, filter.out_channels),
             (shape.from.channels, shape.to.channels)
         );
-        let mut conv = Conv {
+        let mut conv = PlannedConv {
             shape,
             choice,
             filter,
@@ -154,8 +162,17 @@ impl Conv {
         };
         if choice.call != Call::Direct {
             let views = (&conv.input(), &conv.output());
-            let form = (shape.kernel, shape.stride, shape.relu);
-            conv.cudnn = Some(Convolution::new(shape.precision, shape.batch, views, form)?);
+            let params = Conv2dParams {
+                kernel: shape.kernel,
+                stride: shape.stride,
+                relu: shape.relu,
+            };
+            conv.cudnn = Some(Convolution::new(
+                shape.precision,
+                shape.batch,
+                views,
+                params,
+            )?);
         }
         Ok(conv)
     }
@@ -164,7 +181,7 @@ impl Conv {
     ///
     /// # Errors
     /// When cuDNN cannot run the algorithm.
-    pub(super) fn with_workspace(mut self, gpu: &Gpu) -> Result<Conv, CudnnError> {
+    pub(super) fn with_workspace(mut self, gpu: &Gpu) -> Result<PlannedConv, CudnnError> {
         if let Some(cudnn) = &self.cudnn {
             self.choice.workspace = cudnn.workspace(&gpu.cudnn, self.choice.algorithm)?;
         }
@@ -201,7 +218,7 @@ impl Conv {
     ///
     /// # Safety
     /// `memory` must belong to the plan that the views were made for, with as much scratch as
-    /// [`Conv::copies`] and the choice's workspace say, and outlive the stream's work.
+    /// [`PlannedConv::copies`] and the choice's workspace say, and outlive the stream's work.
     pub(super) unsafe fn enqueue(&self, gpu: &Gpu, memory: &Memory) -> Result<(), Fault> {
         let (kernels, batch) = (&gpu.kernels, self.shape.batch);
         let (input, output) = (self.input(), self.output());
@@ -227,7 +244,7 @@ impl Conv {
     }
 
     /// # Safety
-    /// As for [`Conv::enqueue`].
+    /// As for [`PlannedConv::enqueue`].
     unsafe fn call(
         &self,
         gpu: &Gpu,

@@ -7,7 +7,7 @@
     reason = "cuDNN is a C library; descriptors are owned here and addresses come from Memory"
 )]
 
-use super::Precision;
+use super::Float;
 use super::program::View;
 use cudarc::cudnn::result::{self, CudnnError};
 use cudarc::cudnn::sys;
@@ -93,7 +93,7 @@ descriptor!(
     result::destroy_filter_descriptor
 );
 descriptor!(
-    Form,
+    Conv2dDescriptor,
     sys::cudnnConvolutionDescriptor_t,
     result::create_convolution_descriptor,
     result::destroy_convolution_descriptor
@@ -114,13 +114,21 @@ unsafe fn destroy_activation(raw: sys::cudnnActivationDescriptor_t) -> Result<()
     unsafe { sys::cudnnDestroyActivationDescriptor(raw) }.result()
 }
 
+/// Parameters of a convolution.
+#[derive(Clone, Copy)]
+pub(super) struct Conv2dParams {
+    pub(super) kernel: usize,
+    pub(super) stride: usize,
+    pub(super) relu: bool,
+}
+
 /// Everything that cuDNN knows about one convolution.
 pub(super) struct Convolution {
     from: Tensor,
     to: Tensor,
     bias: Tensor,
     weights: Weights,
-    form: Form,
+    conv: Conv2dDescriptor,
     activation: Activation,
 }
 
@@ -138,10 +146,10 @@ pub(super) struct Arrays {
 impl Convolution {
     /// Describes a convolution from one view to another.
     pub(super) fn new(
-        precision: Precision,
+        precision: Float,
         batch: usize,
         (from, to): (&View, &View),
-        (kernel, stride, relu): (usize, usize, bool),
+        params: Conv2dParams,
     ) -> Result<Convolution, CudnnError> {
         use sys::cudnnActivationMode_t as Mode;
         let data = data_type(precision);
@@ -150,19 +158,19 @@ impl Convolution {
             to: tensor(data, batch, to)?,
             bias: tensor(data, 1, &vector(to.channels))?,
             weights: Weights::new()?,
-            form: Form::new()?,
+            conv: Conv2dDescriptor::new()?,
             activation: Activation::new()?,
         };
-        let (pad, step) = (int(kernel / 2), int(stride));
-        let mode = if relu {
+        let (pad, step) = (int(params.kernel / 2), int(params.stride));
+        let mode = if params.relu {
             Mode::CUDNN_ACTIVATION_RELU
         } else {
             Mode::CUDNN_ACTIVATION_IDENTITY
         };
         // half with tensor cores and sums in float; float without TensorFloat-32's short mantissa
         let math = match precision {
-            Precision::F16 => sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH,
-            Precision::F32 => sys::cudnnMathType_t::CUDNN_FMA_MATH,
+            Float::F16 => sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH,
+            Float::F32 => sys::cudnnMathType_t::CUDNN_FMA_MATH,
         };
         // SAFETY: all descriptors were made just above and are alive
         unsafe {
@@ -170,10 +178,10 @@ impl Convolution {
                 convolution.weights.0,
                 data,
                 sys::cudnnTensorFormat_t::CUDNN_TENSOR_NHWC,
-                [to.channels, from.channels, kernel, kernel].map(int),
+                [to.channels, from.channels, params.kernel, params.kernel].map(int),
             )?;
             result::set_convolution2d_descriptor(
-                convolution.form.0,
+                convolution.conv.0,
                 pad,
                 pad,
                 step,
@@ -183,7 +191,7 @@ impl Convolution {
                 sys::cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION,
                 sys::cudnnDataType_t::CUDNN_DATA_FLOAT,
             )?;
-            result::set_convolution_math_type(convolution.form.0, math)?;
+            result::set_convolution_math_type(convolution.conv.0, math)?;
             result::set_activation_descriptor(
                 convolution.activation.0,
                 mode,
@@ -202,7 +210,7 @@ impl Convolution {
                 handle.0,
                 self.from.0,
                 self.weights.0,
-                self.form.0,
+                self.conv.0,
                 self.to.0,
                 ALGORITHMS[algorithm as usize],
             )
@@ -230,7 +238,7 @@ impl Convolution {
                 pointer(arrays.from),
                 self.weights.0,
                 pointer(arrays.weight),
-                self.form.0,
+                self.conv.0,
                 ALGORITHMS[algorithm as usize],
                 pointer(arrays.workspace).cast_mut(),
                 arrays.workspace_len,
@@ -266,7 +274,7 @@ impl Convolution {
                 pointer(arrays.from),
                 self.weights.0,
                 pointer(arrays.weight),
-                self.form.0,
+                self.conv.0,
                 ALGORITHMS[algorithm as usize],
                 pointer(arrays.workspace).cast_mut(),
                 arrays.workspace_len,
@@ -278,10 +286,10 @@ impl Convolution {
     }
 }
 
-fn data_type(precision: Precision) -> sys::cudnnDataType_t {
+fn data_type(precision: Float) -> sys::cudnnDataType_t {
     match precision {
-        Precision::F16 => sys::cudnnDataType_t::CUDNN_DATA_HALF,
-        Precision::F32 => sys::cudnnDataType_t::CUDNN_DATA_FLOAT,
+        Float::F16 => sys::cudnnDataType_t::CUDNN_DATA_HALF,
+        Float::F32 => sys::cudnnDataType_t::CUDNN_DATA_FLOAT,
     }
 }
 

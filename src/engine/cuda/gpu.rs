@@ -4,7 +4,7 @@
     reason = "asks the driver for its version, and moves bytes between raw addresses"
 )]
 
-use super::Precision;
+use super::Float;
 use super::cudnn::Handle;
 use super::kernels::Kernels;
 use crate::engine::EngineError;
@@ -14,7 +14,7 @@ use cudarc::driver::{
 };
 use std::sync::Arc;
 
-/// What a call to the driver or to cuDNN can fail with.
+/// Error of the driver or of cuDNN.
 pub(super) type Fault = Box<dyn std::error::Error + Send + Sync>;
 
 /// The CUDA version that the bindings are written for: older drivers lack functions.
@@ -54,7 +54,7 @@ impl Gpu {
     ///
     /// # Errors
     /// Without a driver, a GPU, cuDNN, or with ones that are too old; says what to do.
-    pub(super) fn open(ordinal: usize, precision: Precision) -> Result<Gpu, EngineError> {
+    pub(super) fn open(ordinal: usize, precision: Float) -> Result<Gpu, EngineError> {
         libraries_present()?;
         let context = CudaContext::new(ordinal).map_err(|error| {
             unavailable(format!(
@@ -82,19 +82,8 @@ impl Gpu {
             )));
         }
         let cudnn = Handle::new(&stream).map_err(refused("starting cuDNN"))?;
-        let kernels = Kernels::load(&context, &stream, precision).map_err(|error| {
-            unavailable(match error.0 {
-                sys::CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION => format!(
-                    "its kernels were built with a newer CUDA than this driver's {}; \
-                     build with this machine's own nvcc",
-                    version(driver)
-                ),
-                _ => format!(
-                    "the driver does not take its kernels ({error}); build with \
-                     CUDA_COMPUTE_CAP set to this GPU's compute capability"
-                ),
-            })
-        })?;
+        let kernels = Kernels::load(&context, &stream, precision)
+            .map_err(|error| kernels_refused(error, driver))?;
         let capability = context
             .compute_capability()
             .map_err(refused("asking for the compute capability"))?;
@@ -201,6 +190,29 @@ fn version(number: i32) -> String {
     format!("{}.{}", number / 1000, number % 1000 / 10)
 }
 
+/// This build's kernels and this GPU will never fit; anything else may pass.
+fn kernels_refused(error: DriverError, driver: i32) -> EngineError {
+    use sys::CUresult::{
+        CUDA_ERROR_INVALID_PTX, CUDA_ERROR_NO_BINARY_FOR_GPU, CUDA_ERROR_UNSUPPORTED_PTX_VERSION,
+    };
+    let unsupported = |reason: String| EngineError::Unsupported {
+        engine: "cuda",
+        reason,
+    };
+    match error.0 {
+        CUDA_ERROR_UNSUPPORTED_PTX_VERSION => unsupported(format!(
+            "its kernels were built with a newer CUDA than this driver's {}; \
+             build with this machine's own nvcc",
+            version(driver)
+        )),
+        CUDA_ERROR_NO_BINARY_FOR_GPU | CUDA_ERROR_INVALID_PTX => unsupported(format!(
+            "the driver does not take its kernels ({error}); build with \
+             CUDA_COMPUTE_CAP set to this GPU's compute capability"
+        )),
+        _ => unavailable(format!("the driver cannot load its kernels ({error})")),
+    }
+}
+
 fn unavailable(reason: String) -> EngineError {
     EngineError::Unavailable {
         engine: "cuda",
@@ -208,7 +220,7 @@ fn unavailable(reason: String) -> EngineError {
     }
 }
 
-/// The GPU is there but did not do what was asked. Allocates only when it failed, because every
+/// Maps a driver or cuDNN error. Allocates only when it failed, because every
 /// frame passes here.
 pub(super) fn refused<E: Into<Fault>>(doing: impl Into<String>) -> impl FnOnce(E) -> EngineError {
     |source| EngineError::Gpu {

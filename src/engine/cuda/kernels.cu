@@ -14,17 +14,17 @@ struct alignas(16) Pack {
     T v[LEN];
 };
 
-// Twin of `Image` in kernels.rs.
+// Laid out as `Image` in kernels.rs.
 template <typename T>
 struct Image {
-    T* data;       // first channel of pixel (0, 0) of the first picture
+    T* data;       // first channel of pixel (0, 0) of the first image of the batch
     int pixel;     // values from one pixel to the next
     int channels;  // values of one pixel
     int height;
     int width;
 };
 
-// Twin of `LogitArrays` in kernels.rs.
+// Laid out as `LogitArrays` in kernels.rs.
 constexpr int MOST_ARRAYS = 8;
 template <typename T>
 struct LogitArrays {
@@ -51,7 +51,7 @@ __device__ inline Pack<T>& pack_at(const Image<T>& image, size_t pixel, unsigned
 
 // Where one item of a kernel over all packs of an image lies.
 struct Place {
-    unsigned pack, x, y, picture;
+    unsigned pack, x, y, index;
     size_t pixel;
 };
 
@@ -64,13 +64,13 @@ __device__ inline Place place_of(unsigned item, const Image<T>& image) {
     at.x = at.pixel % image.width;
     const unsigned row = at.pixel / image.width;
     at.y = row % image.height;
-    at.picture = row / image.height;
+    at.index = row / image.height;
     return at;
 }
 
 template <typename T>
-__device__ inline size_t pixel_of(const Image<T>& image, unsigned picture, unsigned y, unsigned x) {
-    return (static_cast<size_t>(picture) * image.height + y) * image.width + x;
+__device__ inline size_t pixel_of(const Image<T>& image, unsigned index, unsigned y, unsigned x) {
+    return (static_cast<size_t>(index) * image.height + y) * image.width + x;
 }
 
 #define EACH_ITEM(item, count)                                                  \
@@ -79,7 +79,7 @@ __device__ inline size_t pixel_of(const Image<T>& image, unsigned picture, unsig
 
 // RGB bytes to normalised values; the channels after the third are zero. One pack a pixel.
 template <typename T>
-__device__ void picture(Image<T> to, const unsigned char* from, unsigned count, const float* scale,
+__device__ void normalise(Image<T> to, const unsigned char* from, unsigned count, const float* scale,
                         const float* shift) {
     EACH_ITEM(item, count) {
         Pack<T> out;
@@ -98,10 +98,10 @@ __device__ void max_pool(Image<T> to, Image<T> from, unsigned count) {
         const Place at = place_of(item, to);
         const unsigned bottom = min(2 * at.y + 3, static_cast<unsigned>(from.height));
         const unsigned right = min(2 * at.x + 3, static_cast<unsigned>(from.width));
-        Pack<T> most = pack_at(from, pixel_of(from, at.picture, 2 * at.y, 2 * at.x), at.pack);
+        Pack<T> most = pack_at(from, pixel_of(from, at.index, 2 * at.y, 2 * at.x), at.pack);
         for (unsigned y = 2 * at.y; y < bottom; ++y) {
             for (unsigned x = 2 * at.x; x < right; ++x) {
-                const Pack<T> next = pack_at(from, pixel_of(from, at.picture, y, x), at.pack);
+                const Pack<T> next = pack_at(from, pixel_of(from, at.index, y, x), at.pack);
                 for (int c = 0; c < Pack<T>::LEN; ++c) {
                     if (to_float(most.v[c]) < to_float(next.v[c])) most.v[c] = next.v[c];
                 }
@@ -113,10 +113,10 @@ __device__ void max_pool(Image<T> to, Image<T> from, unsigned count) {
 
 // Every pixel twice in both directions.
 template <typename T>
-__device__ void enlarge(Image<T> to, Image<T> from, unsigned count) {
+__device__ void upsample(Image<T> to, Image<T> from, unsigned count) {
     EACH_ITEM(item, count) {
         const Place at = place_of(item, to);
-        const size_t source = pixel_of(from, at.picture, at.y / 2, at.x / 2);
+        const size_t source = pixel_of(from, at.index, at.y / 2, at.x / 2);
         pack_at(to, at.pixel, at.pack) = pack_at(from, source, at.pack);
     }
 }
@@ -227,18 +227,18 @@ __device__ void compare(const T* got, const T* expected, int* most, unsigned cou
 }  // namespace
 
 #define KERNELS(T, suffix)                                                                            \
-    extern "C" __global__ void picture_##suffix(Image<T> to, const unsigned char* from, unsigned n,   \
+    extern "C" __global__ void normalise_##suffix(Image<T> to, const unsigned char* from, unsigned n, \
                                                 float s0, float s1, float s2, float t0, float t1,     \
                                                 float t2) {                                           \
         const float scale[3] = {s0, s1, s2};                                                          \
         const float shift[3] = {t0, t1, t2};                                                          \
-        picture<T>(to, from, n, scale, shift);                                                        \
+        normalise<T>(to, from, n, scale, shift);                                                      \
     }                                                                                                 \
     extern "C" __global__ void max_pool_##suffix(Image<T> to, Image<T> from, unsigned n) {            \
         max_pool<T>(to, from, n);                                                                     \
     }                                                                                                 \
-    extern "C" __global__ void enlarge_##suffix(Image<T> to, Image<T> from, unsigned n) {             \
-        enlarge<T>(to, from, n);                                                                      \
+    extern "C" __global__ void upsample_##suffix(Image<T> to, Image<T> from, unsigned n) {            \
+        upsample<T>(to, from, n);                                                                     \
     }                                                                                                 \
     extern "C" __global__ void add_##suffix(Image<T> to, Image<T> a, Image<T> b, unsigned n) {        \
         add<T>(to, a, b, n);                                                                          \

@@ -1,10 +1,10 @@
 //! Launches the kernels of `kernels.cu`.
 #![allow(
     unsafe_code,
-    reason = "kernels take raw device addresses; each launch names the twin that it must match"
+    reason = "kernels take raw device addresses; each launch names the function whose parameters it must match"
 )]
 
-use super::Precision;
+use super::Float;
 use super::program::{Logits, View};
 use cudarc::driver::{
     CudaContext, CudaFunction, CudaStream, DeviceRepr, DriverError, LaunchConfig, PushKernelArg,
@@ -31,7 +31,7 @@ pub(super) const MOST_ARRAYS: usize = 8;
 
 const THREADS: u32 = 256;
 
-/// Twin of `Image` in kernels.cu.
+/// Laid out as `Image` in kernels.cu.
 #[derive(Clone, Copy, Default)]
 #[repr(C)]
 pub(super) struct Image {
@@ -46,7 +46,7 @@ pub(super) struct Image {
 unsafe impl DeviceRepr for Image {}
 
 impl Image {
-    pub(super) fn new(precision: Precision, at: At<'_>) -> Image {
+    pub(super) fn new(precision: Float, at: At<'_>) -> Image {
         Image {
             data: at.arena + (at.view.offset * precision.bytes()) as u64,
             pixel: at.view.pixel as i32,
@@ -57,7 +57,7 @@ impl Image {
     }
 }
 
-/// Twin of `LogitArrays` in kernels.cu.
+/// Laid out as `LogitArrays` in kernels.cu.
 #[derive(Clone, Copy, Default)]
 #[repr(C)]
 pub(super) struct LogitArrays {
@@ -75,7 +75,7 @@ impl LogitArrays {
     /// # Panics
     /// With more than [`MOST_ARRAYS`] arrays.
     pub(super) fn new(
-        precision: Precision,
+        precision: Float,
         batch: usize,
         arena: u64,
         logits: &[Logits],
@@ -98,9 +98,9 @@ impl LogitArrays {
 
 /// The kernels of one precision, and where values lie in memory.
 pub(super) struct Kernels {
-    picture: CudaFunction,
+    normalise: CudaFunction,
     max_pool: CudaFunction,
-    enlarge: CudaFunction,
+    upsample: CudaFunction,
     add: CudaFunction,
     copy: CudaFunction,
     bias_relu: CudaFunction,
@@ -109,9 +109,25 @@ pub(super) struct Kernels {
     fill: CudaFunction,
     compare: CudaFunction,
     stream: Arc<CudaStream>,
-    precision: Precision,
+    precision: Float,
     /// Blocks that fill the GPU; larger work is looped over.
     most_blocks: u32,
+}
+
+/// `(byte / 255 − mean) / std` as `byte × scale + shift`, by channel.
+#[derive(Clone, Copy)]
+pub(super) struct Normalisation {
+    pub(super) scale: [f32; 3],
+    pub(super) shift: [f32; 3],
+}
+
+impl Normalisation {
+    pub(super) fn new(mean: &[f32; 3], std: &[f32; 3]) -> Normalisation {
+        Normalisation {
+            scale: std.map(|std| 1.0 / (255.0 * std)),
+            shift: std::array::from_fn(|c| -mean[c] / std[c]),
+        }
+    }
 }
 
 /// A view in an arena that starts at `arena`.
@@ -121,7 +137,7 @@ pub(super) struct At<'a> {
     pub(super) view: &'a View,
 }
 
-/// What the kernel of a convolution needs beside its views.
+/// Arguments of a convolution beside its views.
 #[derive(Clone, Copy)]
 pub(super) struct ConvArguments {
     pub(super) weight: u64,
@@ -136,7 +152,7 @@ impl Kernels {
     pub(super) fn load(
         context: &Arc<CudaContext>,
         stream: &Arc<CudaStream>,
-        precision: Precision,
+        precision: Float,
     ) -> Result<Kernels, DriverError> {
         use cudarc::driver::sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
         let module = match context.load_module(Ptx::from_src(PTX)) {
@@ -148,9 +164,9 @@ impl Kernels {
         let function = |name: &str| module.load_function(&format!("{name}_{precision}"));
         let processors = context.attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
         Ok(Kernels {
-            picture: function("picture")?,
+            normalise: function("normalise")?,
             max_pool: function("max_pool")?,
-            enlarge: function("enlarge")?,
+            upsample: function("upsample")?,
             add: function("add")?,
             copy: function("copy")?,
             bias_relu: function("bias_relu")?,
@@ -181,32 +197,32 @@ impl Kernels {
         }
     }
 
-    /// Bytes at `from` to normalised values: `byte × scale + shift`.
+    /// Bytes at `from` to normalised values.
     ///
     /// # Safety
     /// For this and every launch below: the addresses must hold what the views say until the
     /// stream has run the kernel.
-    pub(super) unsafe fn picture(
+    pub(super) unsafe fn normalise(
         &self,
         batch: usize,
         to: At<'_>,
         from: u64,
-        (scale, shift): ([f32; 3], [f32; 3]),
+        by: Normalisation,
     ) -> Result<(), DriverError> {
         let (image, n) = (self.image(to), self.packs(batch, to.view));
-        let mut launch = self.stream.launch_builder(&self.picture);
+        let mut launch = self.stream.launch_builder(&self.normalise);
         launch.arg(&image).arg(&from).arg(&n);
-        for value in scale.iter().chain(&shift) {
+        for value in by.scale.iter().chain(&by.shift) {
             launch.arg(value);
         }
-        // SAFETY: arguments as in `picture_*`; addresses are the caller's word
+        // SAFETY: arguments as in `normalise_*`; addresses are the caller's word
         unsafe { launch.launch(self.grid(n)) }.map(drop)
     }
 
     /// 3×3 stride-2 ceil-mode pooling.
     ///
     /// # Safety
-    /// See [`Kernels::picture`].
+    /// See [`Kernels::normalise`].
     pub(super) unsafe fn max_pool(
         &self,
         batch: usize,
@@ -217,24 +233,24 @@ impl Kernels {
         unsafe { self.move_packs(&self.max_pool, batch, to, from) }
     }
 
-    /// Enlargement by 2.
+    /// Nearest-neighbour ×2 upsampling.
     ///
     /// # Safety
-    /// See [`Kernels::picture`].
-    pub(super) unsafe fn enlarge(
+    /// See [`Kernels::normalise`].
+    pub(super) unsafe fn upsample(
         &self,
         batch: usize,
         to: At<'_>,
         from: At<'_>,
     ) -> Result<(), DriverError> {
-        // SAFETY: arguments as in `enlarge_*`; addresses are the caller's word
-        unsafe { self.move_packs(&self.enlarge, batch, to, from) }
+        // SAFETY: arguments as in `upsample_*`; addresses are the caller's word
+        unsafe { self.move_packs(&self.upsample, batch, to, from) }
     }
 
     /// Copies a view.
     ///
     /// # Safety
-    /// See [`Kernels::picture`].
+    /// See [`Kernels::normalise`].
     pub(super) unsafe fn copy(
         &self,
         batch: usize,
@@ -246,7 +262,7 @@ impl Kernels {
     }
 
     /// # Safety
-    /// As for [`Kernels::picture`]; `function` must take two images and a count.
+    /// As for [`Kernels::normalise`]; `function` must take two images and a count.
     unsafe fn move_packs(
         &self,
         function: &CudaFunction,
@@ -264,7 +280,7 @@ impl Kernels {
     /// Element-wise sum.
     ///
     /// # Safety
-    /// See [`Kernels::picture`].
+    /// See [`Kernels::normalise`].
     pub(super) unsafe fn add(
         &self,
         batch: usize,
@@ -282,7 +298,7 @@ impl Kernels {
     /// Bias and activation in place.
     ///
     /// # Safety
-    /// See [`Kernels::picture`].
+    /// See [`Kernels::normalise`].
     pub(super) unsafe fn bias_relu(
         &self,
         batch: usize,
@@ -303,7 +319,7 @@ impl Kernels {
     /// A convolution with bias and activation, slowly.
     ///
     /// # Safety
-    /// See [`Kernels::picture`].
+    /// See [`Kernels::normalise`].
     pub(super) unsafe fn direct(
         &self,
         batch: usize,
@@ -324,7 +340,7 @@ impl Kernels {
     /// Writes the logits, one array after the other, as f32 to `to`.
     ///
     /// # Safety
-    /// See [`Kernels::picture`].
+    /// See [`Kernels::normalise`].
     pub(super) unsafe fn logits(
         &self,
         batch: usize,
@@ -345,7 +361,7 @@ impl Kernels {
     /// Fills memory with the same pseudo-random values on every call.
     ///
     /// # Safety
-    /// See [`Kernels::picture`].
+    /// See [`Kernels::normalise`].
     pub(super) unsafe fn fill(&self, to: u64, values: usize) -> Result<(), DriverError> {
         let n = values as u32;
         let mut launch = self.stream.launch_builder(&self.fill);
@@ -358,7 +374,7 @@ impl Kernels {
     /// both as the bits of non-negative floats.
     ///
     /// # Safety
-    /// See [`Kernels::picture`]; `most` must hold two `i32`.
+    /// See [`Kernels::normalise`]; `most` must hold two `i32`.
     pub(super) unsafe fn compare(
         &self,
         (got, expected): (u64, u64),

@@ -4,29 +4,27 @@
     reason = "enqueues work on addresses inside the plan's own memory"
 )]
 
-use super::Precision;
-use super::choices::{Choice, Choices};
-use super::conv::{Conv, GpuFilter, Memory, Shape, scratch};
+use super::Float;
+use super::choices::{Choice, TuningCache};
+use super::conv::{Arena, ConvShape, GpuFilter, Memory, PlannedConv, scratch};
 use super::gpu::{Fault, Gpu, refused};
-use super::kernels::At;
+use super::kernels::{At, Normalisation};
 use super::program::{Program, View, Work};
 use super::tune;
-use crate::engine::EngineError;
+use crate::engine::{BatchSize, EngineError};
 use crate::tensor::RawOutput;
 use cudarc::driver::{CudaGraph, CudaSlice, PinnedHostSlice, result, sys};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What the plans of all sizes have in common.
+/// Everything that the plans of all sizes have in common.
 pub(super) struct Shared {
-    pub(super) precision: Precision,
+    pub(super) precision: Float,
     /// See [`super::CudaOptions::slices`].
     pub(super) slices: bool,
     /// In the order of the graph's convolutions.
     pub(super) filters: Vec<Arc<GpuFilter>>,
-    /// `byte × scale + shift` normalises a picture.
-    pub(super) scale: [f32; 3],
-    pub(super) shift: [f32; 3],
+    pub(super) normalisation: Normalisation,
 }
 
 /// A frame as one launch.
@@ -39,26 +37,26 @@ unsafe impl Send for Recorded {}
 /// Addresses in host memory.
 #[derive(Clone, Copy)]
 struct Host {
-    picture: *mut u8,
+    images: *mut u8,
     logits: *mut f32,
 }
 
 // SAFETY: they point into the plan's own pinned memory, which goes where the plan goes
 unsafe impl Send for Host {}
 
-/// Everything to run one batch and picture size without allocating.
+/// Everything to run one batch size without allocating.
 pub(super) struct Plan {
     pub(super) program: Program,
     shared: Arc<Shared>,
     /// By convolution.
-    convs: Vec<Conv>,
+    convs: Vec<PlannedConv>,
     memory: Memory,
-    /// Device addresses of the picture's bytes and of the logits.
-    picture: u64,
+    /// Device addresses of the images' bytes and of the logits.
+    images: u64,
     logits: u64,
     /// The frame as one launch; without it, the steps are launched one by one.
     graph: Option<Recorded>,
-    pinned_picture: PinnedHostSlice<u8>,
+    pinned_images: PinnedHostSlice<u8>,
     pinned_logits: PinnedHostSlice<f32>,
     /// Where those two lie: asking them would wait, which is not allowed while recording.
     host: Host,
@@ -75,12 +73,12 @@ impl Plan {
         gpu: &Gpu,
         shared: &Arc<Shared>,
         program: Program,
-        choices: &mut Choices,
+        tuning: &mut TuningCache,
     ) -> Result<Plan, EngineError> {
         let bytes = program.arena_len * shared.precision.bytes();
         let (arena_memory, arena) =
             scratch(gpu, bytes).map_err(refused(format!("allocating {bytes} bytes")))?;
-        let convs = chosen(gpu, shared, &program, arena, choices)?;
+        let convs = chosen(gpu, shared, &program, arena, tuning)?;
         let allocated = Plan::allocate(gpu, shared, program, convs, (arena_memory, arena));
         let mut plan = allocated.map_err(refused("allocating memory for a frame"))?;
         plan.first_run(gpu)
@@ -99,11 +97,12 @@ impl Plan {
         gpu: &Gpu,
         shared: &Arc<Shared>,
         program: Program,
-        convs: Vec<Conv>,
+        convs: Vec<PlannedConv>,
         (arena_memory, arena): (CudaSlice<u8>, u64),
     ) -> Result<Plan, Fault> {
-        let most = |bytes: &dyn Fn(&Conv) -> usize| convs.iter().map(bytes).max().unwrap_or(0);
-        let pictures = program.batch * program.height * program.width * 3;
+        let most =
+            |bytes: &dyn Fn(&PlannedConv) -> usize| convs.iter().map(bytes).max().unwrap_or(0);
+        let bytes = program.batch * program.height * program.width * 3;
         let values: usize = program
             .logits
             .iter()
@@ -112,15 +111,15 @@ impl Plan {
         let (in_memory, copy_in) = scratch(gpu, most(&|conv| conv.copies().0))?;
         let (out_memory, copy_out) = scratch(gpu, most(&|conv| conv.copies().1))?;
         let (work_memory, workspace) = scratch(gpu, most(&|conv| conv.choice.workspace))?;
-        let (picture_memory, picture) = scratch(gpu, pictures)?;
+        let (image_memory, images) = scratch(gpu, bytes)?;
         let (logit_memory, logits) = scratch(gpu, 4 * values)?;
-        // SAFETY: written before it is read: the picture by `upload`, the logits by the copy
-        // from the GPU. The picture is only written here, so it may be write-combined.
-        let mut pinned_picture = unsafe { gpu.context.alloc_pinned(pictures) }?;
+        // SAFETY: written before it is read: the images by `upload`, the logits by the copy
+        // from the GPU. The images are only written here, so they may be write-combined.
+        let mut pinned_images = unsafe { gpu.context.alloc_pinned(bytes) }?;
         // SAFETY: as above
         let mut pinned_logits = unsafe { gpu.context.alloc_pinned_with_flags(values, 0) }?;
         let host = Host {
-            picture: pinned_picture.as_mut_ptr()?,
+            images: pinned_images.as_mut_ptr()?,
             logits: pinned_logits.as_mut_ptr()?,
         };
         Ok(Plan {
@@ -133,10 +132,10 @@ impl Plan {
                 copy_out,
                 workspace,
             },
-            picture,
+            images,
             logits,
             graph: None,
-            pinned_picture,
+            pinned_images,
             pinned_logits,
             host,
             owned: [
@@ -144,21 +143,25 @@ impl Plan {
                 in_memory,
                 out_memory,
                 work_memory,
-                picture_memory,
+                image_memory,
                 logit_memory,
             ],
         })
     }
 
-    /// Batch, rows, columns.
-    pub(super) fn size(&self) -> (usize, usize, usize) {
+    /// The batch that it was made for.
+    pub(super) fn size(&self) -> BatchSize {
         let Program {
             batch,
             height,
             width,
             ..
         } = self.program;
-        (batch, height, width)
+        BatchSize {
+            batch,
+            height,
+            width,
+        }
     }
 
     /// Whether a frame is one launch.
@@ -170,10 +173,10 @@ impl Plan {
     pub(super) fn run(
         &mut self,
         gpu: &Gpu,
-        picture: &[u8],
+        images: &[u8],
         output: &mut RawOutput,
     ) -> Result<(), Fault> {
-        self.stage(picture)?;
+        self.stage(images)?;
         match &self.graph {
             Some(Recorded(graph)) => graph.launch()?,
             None => self.enqueue(gpu)?,
@@ -194,10 +197,10 @@ impl Plan {
     pub(super) fn run_slowly(
         &mut self,
         gpu: &Gpu,
-        picture: &[u8],
+        images: &[u8],
         mut show: impl FnMut(usize, &View, &[u8]),
     ) -> Result<(), Fault> {
-        self.stage(picture)?;
+        self.stage(images)?;
         self.upload(gpu)?;
         for index in 0..self.program.steps.len() {
             self.step(gpu, index)?;
@@ -212,26 +215,26 @@ impl Plan {
         Ok(())
     }
 
-    /// Copies the caller's pictures to where the GPU can fetch them by itself.
-    fn stage(&mut self, picture: &[u8]) -> Result<(), Fault> {
-        if picture.len() != self.pinned_picture.len() {
+    /// Copies the caller's images to where the GPU can fetch them by itself.
+    fn stage(&mut self, images: &[u8]) -> Result<(), Fault> {
+        if images.len() != self.pinned_images.len() {
             return Err(format!(
-                "the pictures have {} bytes, {} were expected",
-                picture.len(),
-                self.pinned_picture.len()
+                "the images have {} bytes, {} were expected",
+                images.len(),
+                self.pinned_images.len()
             )
             .into());
         }
-        let to = self.host.picture;
+        let to = self.host.images;
         // SAFETY: as long, checked just above; the last frame's copy to the GPU was waited for
-        unsafe { std::ptr::copy_nonoverlapping(picture.as_ptr(), to, picture.len()) };
+        unsafe { std::ptr::copy_nonoverlapping(images.as_ptr(), to, images.len()) };
         Ok(())
     }
 
     /// Runs a grey frame, so that cuDNN and the driver load what they load only once; neither
     /// may happen while a frame is recorded.
     fn first_run(&mut self, gpu: &Gpu) -> Result<(), Fault> {
-        let grey = vec![128; self.pinned_picture.len()];
+        let grey = vec![128; self.pinned_images.len()];
         self.stage(&grey)?;
         self.enqueue(gpu)?;
         Ok(gpu.wait()?)
@@ -272,11 +275,11 @@ impl Plan {
     }
 
     fn upload(&self, gpu: &Gpu) -> Result<(), Fault> {
-        let (len, from) = (self.pinned_picture.len(), self.host.picture);
+        let (len, from) = (self.pinned_images.len(), self.host.images);
         // SAFETY: both buffers hold all bytes and live as long as the plan
         unsafe {
             let from = std::slice::from_raw_parts(from, len);
-            result::memcpy_htod_async(self.picture, from, gpu.stream.cu_stream())?;
+            result::memcpy_htod_async(self.images, from, gpu.stream.cu_stream())?;
         }
         Ok(())
     }
@@ -287,15 +290,15 @@ impl Plan {
             arena: memory.arena,
             view,
         };
-        let normalise = (self.shared.scale, self.shared.shift);
+        let by = self.shared.normalisation;
         // SAFETY: the program's views lie in the plan's arena, which is as long as it says, and
         // the scratch is as long as the largest convolution wants
         unsafe {
             match &self.program.steps[index].work {
-                Work::Picture { to } => kernels.picture(batch, at(to), self.picture, normalise)?,
+                Work::Normalise { to } => kernels.normalise(batch, at(to), self.images, by)?,
                 Work::Conv { conv, .. } => self.convs[*conv].enqueue(gpu, memory)?,
                 Work::MaxPool { from, to } => kernels.max_pool(batch, at(to), at(from))?,
-                Work::Enlarge { from, to } => kernels.enlarge(batch, at(to), at(from))?,
+                Work::Upsample { from, to } => kernels.upsample(batch, at(to), at(from))?,
                 Work::Add { left, right, to } => {
                     kernels.add(batch, at(to), (at(left), at(right)))?;
                 }
@@ -312,18 +315,22 @@ fn chosen(
     shared: &Shared,
     program: &Program,
     arena: u64,
-    choices: &mut Choices,
-) -> Result<Vec<Conv>, EngineError> {
+    tuning: &mut TuningCache,
+) -> Result<Vec<PlannedConv>, EngineError> {
     let mut convs = Vec::with_capacity(shared.filters.len());
     let began = Instant::now();
     let mut measured = 0;
+    let arena_values = Arena {
+        address: arena,
+        len: program.arena_len,
+    };
     let mut workspace: Option<(CudaSlice<u8>, u64)> = None;
     for step in &program.steps {
         let Work::Conv { conv, from, to } = step.work else {
             continue;
         };
         let filter = &shared.filters[conv];
-        let shape = Shape {
+        let shape = ConvShape {
             precision: shared.precision,
             slices: shared.slices,
             batch: program.batch,
@@ -335,10 +342,11 @@ fn chosen(
         };
         let key = shape.to_string();
         let describe = |choice: Choice| {
-            Conv::new(shape, Arc::clone(filter), choice).and_then(|conv| conv.with_workspace(gpu))
+            PlannedConv::new(shape, Arc::clone(filter), choice)
+                .and_then(|conv| conv.with_workspace(gpu))
         };
         // a choice that cuDNN no longer takes is measured again
-        if let Some(Ok(conv)) = choices.get(&key).map(describe) {
+        if let Some(Ok(conv)) = tuning.get(&key).map(describe) {
             convs.push(conv);
             continue;
         }
@@ -350,9 +358,9 @@ fn chosen(
                     .map_err(refused("allocating memory to time convolutions in"))?,
             ),
         };
-        let choice = tune::choose(gpu, shape, filter, (arena, program.arena_len), *workspace)?;
-        choices.insert(key, choice);
-        choices.save(); // at once: a start that is ended half-way must not be in vain
+        let choice = tune::choose(gpu, shape, filter, arena_values, *workspace)?;
+        tuning.insert(key, choice);
+        tuning.save(); // at once: a start that is ended half-way must not be in vain
         convs
             .push(describe(choice).map_err(refused(format!("preparing the convolution {shape}")))?);
     }

@@ -1,7 +1,8 @@
-//! A graph compiled for one batch and picture size: which kernel reads and writes what, in
+//! A graph compiled for one batch size: which kernel reads and writes what, in
 //! values counted from the start of one arena. Nothing here needs a GPU.
 
-use crate::engine::layout::{BLOCK, Home, Layout};
+use crate::engine::BatchSize;
+use crate::engine::layout::{BLOCK, Layout, Slice};
 use crate::network::graph::{Graph, NodeId, Op, Shape};
 
 /// An NHWC array in the arena, or a run of channels of one.
@@ -11,7 +12,7 @@ pub(super) struct View {
     pub(super) offset: usize,
     /// Values from one pixel to the next.
     pub(super) pixel: usize,
-    /// Values of one pixel, padding included: a multiple of 16 but for the picture.
+    /// Values of one pixel, padding included: a multiple of 16 but for the input image.
     pub(super) channels: usize,
     pub(super) height: usize,
     pub(super) width: usize,
@@ -38,20 +39,20 @@ impl View {
     }
 }
 
-/// What a step computes.
+/// Operation of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Work {
-    /// The picture's bytes, normalised.
-    Picture { to: View },
+    /// The input image's bytes, normalised.
+    Normalise { to: View },
     /// Convolution number `conv` of [`Graph::convs`].
     Conv { conv: usize, from: View, to: View },
     /// 3×3 stride-2 ceil-mode pooling.
     MaxPool { from: View, to: View },
-    /// Enlargement by 2.
-    Enlarge { from: View, to: View },
+    /// Nearest-neighbour ×2 upsampling.
+    Upsample { from: View, to: View },
     /// Element-wise sum.
     Add { left: View, right: View, to: View },
-    /// What could not be written in place.
+    /// A part of a concatenation that could not be written in place.
     Copy { from: View, to: View },
 }
 
@@ -76,7 +77,7 @@ impl Logits {
     }
 }
 
-/// The steps for one batch and picture size.
+/// The steps for one batch size.
 pub(super) struct Program {
     pub(super) batch: usize,
     pub(super) height: usize,
@@ -92,18 +93,25 @@ pub(super) struct Program {
 }
 
 impl Program {
-    /// Compiles `graph`; a pixel of the picture takes `picture_pixel` values.
+    /// Compiles `graph`; a pixel of the input image takes `input_pixel` values.
     ///
     /// # Errors
     /// With the layer that no kernel computes, or that is too large to index.
     pub(super) fn new(
         graph: &Graph,
         layout: &Layout,
-        (batch, height, width): (usize, usize, usize),
-        picture_pixel: usize,
+        size: BatchSize,
+        input_pixel: usize,
     ) -> Result<Program, String> {
-        let shapes = graph.shapes(height, width);
-        let (views, arena_len) = place(graph, layout, &shapes, batch, picture_pixel);
+        let BatchSize {
+            batch,
+            height,
+            width,
+        } = size;
+        let shapes = graph
+            .checked_shapes(height, width)
+            .map_err(|error| format!("the network cannot run: {error}"))?;
+        let (views, arena_len) = place(graph, layout, &shapes, batch, input_pixel);
         let mut program = Program {
             batch,
             height,
@@ -149,7 +157,7 @@ impl Program {
         let to = self.views[id.0];
         let input = |n: usize| self.views[node.inputs[n].0];
         let work = match node.op {
-            Op::Input => Work::Picture { to },
+            Op::Input => Work::Normalise { to },
             Op::Conv(_) => {
                 *convs += 1;
                 let conv = *convs - 1;
@@ -160,7 +168,7 @@ impl Program {
                 }
             }
             Op::MaxPool => Work::MaxPool { from: input(0), to },
-            Op::Upsample => Work::Enlarge { from: input(0), to },
+            Op::Upsample => Work::Upsample { from: input(0), to },
             Op::Add => {
                 let lanes = |n: usize| &layout.lanes[node.inputs[n].0];
                 if lanes(0) != lanes(1) {
@@ -169,29 +177,9 @@ impl Program {
                 let (left, right) = (input(0), input(1));
                 Work::Add { left, right, to }
             }
-            Op::Concat => {
-                for &(concat, from, home) in &layout.copies {
-                    if concat == id {
-                        if from == NodeId(0) {
-                            return None; // the picture's pixels are narrower than a block
-                        }
-                        let from = self.views[from.0];
-                        let start = to.offset - channel(layout.homes[id.0]) + channel(Some(home));
-                        let to = View {
-                            offset: start,
-                            pixel: to.pixel,
-                            ..from
-                        };
-                        self.steps.push(Step {
-                            node: id,
-                            work: Work::Copy { from, to },
-                        });
-                    }
-                }
-                return Some(());
-            }
+            Op::Concat => return self.copy_parts(layout, id),
         };
-        // only the first convolution reads the picture's narrow pixels
+        // only the first convolution reads the input image's narrow pixels
         let narrow = node.inputs.first() == Some(&NodeId(0));
         if narrow && !matches!(node.op, Op::Conv(_)) {
             return None;
@@ -199,11 +187,31 @@ impl Program {
         self.steps.push(Step { node: id, work });
         Some(())
     }
+
+    /// Copies the parts of a concatenation that could not be written in place; none where one of
+    /// them is the input image, whose pixels are narrower than a block.
+    fn copy_parts(&mut self, layout: &Layout, id: NodeId) -> Option<()> {
+        let to = self.views[id.0];
+        for &(_, from, slice) in layout.copies.iter().filter(|copy| copy.0 == id) {
+            if from == NodeId(0) {
+                return None;
+            }
+            let from = self.views[from.0];
+            let to = View {
+                offset: to.offset - channel(layout.slices[id.0]) + channel(Some(slice)),
+                pixel: to.pixel,
+                ..from
+            };
+            let work = Work::Copy { from, to };
+            self.steps.push(Step { node: id, work });
+        }
+        Some(())
+    }
 }
 
-/// The first channel of a home in its buffer.
-fn channel(home: Option<Home>) -> usize {
-    home.map_or(0, |home| home.block * BLOCK)
+/// The first channel of a slice in its buffer.
+fn channel(slice: Option<Slice>) -> usize {
+    slice.map_or(0, |slice| slice.block * BLOCK)
 }
 
 /// Gives every node a view; the logits lie behind the shared buffers, because they live on.
@@ -212,13 +220,13 @@ fn place(
     layout: &Layout,
     shapes: &[Shape],
     batch: usize,
-    picture_pixel: usize,
+    input_pixel: usize,
 ) -> (Vec<View>, usize) {
     let pixels: Vec<usize> = layout
         .buffers
         .iter()
         .map(|buffer| match buffer.node.0 {
-            0 => picture_pixel,
+            0 => input_pixel,
             _ => buffer.blocks * BLOCK,
         })
         .collect();
@@ -237,10 +245,10 @@ fn place(
         .map(|node| {
             let Shape { height, width, .. } = shapes[node];
             let channels = layout.lanes[node].len();
-            if let Some(home) = layout.homes[node] {
-                let pixel = pixels[home.buffer];
+            if let Some(slice) = layout.slices[node] {
+                let pixel = pixels[slice.buffer];
                 return View {
-                    offset: starts[home.buffer] + channel(Some(home)),
+                    offset: starts[slice.buffer] + channel(Some(slice)),
                     pixel,
                     channels: if node == 0 { pixel } else { channels },
                     height,

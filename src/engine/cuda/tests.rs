@@ -1,8 +1,8 @@
 //! Programs, views, filters and kernels against candle: kernels.cu is built for the CPU here.
-//! What needs a GPU is in `tests/cuda.rs`.
+//! Tests that need a GPU are in `tests/cuda.rs`.
 #![allow(unsafe_code, reason = "calls kernels.cu, which takes raw addresses")]
 
-use super::kernels::{At, Image, LogitArrays};
+use super::kernels::{At, Image, LogitArrays, Normalisation};
 use super::program::Work;
 use super::*;
 use crate::engine::reference::ReferenceEngine;
@@ -17,9 +17,9 @@ use std::process::Command;
 use std::sync::{Mutex, OnceLock};
 
 /// Runs a program with the real kernels, built for the CPU.
-struct Twin<'a> {
+struct HostRun<'a> {
     model: &'a Model,
-    precision: Precision,
+    precision: Float,
     program: Program,
     filters: Vec<Filter>,
     layout: Layout,
@@ -65,25 +65,25 @@ fn host_kernels() -> &'static Library {
 
 /// Calls a kernel by its name in kernels.cu.
 macro_rules! kernel {
-    ($twin:expr, $name:expr, $($argument:expr => $type:ty),+) => {{
-        let name = format!("{}_{}", $name, $twin.precision);
+    ($run:expr, $name:expr, $($argument:expr => $type:ty),+) => {{
+        let name = format!("{}_{}", $name, $run.precision);
         // SAFETY: the types are those of the kernel's parameters, and the addresses lie in the
-        // twin's own arrays
+        // run's own arrays
         unsafe {
             let kernel: Symbol<'_, unsafe extern "C" fn($($type),+)> =
-                $twin.kernels.get(name.as_bytes()).unwrap();
+                $run.kernels.get(name.as_bytes()).unwrap();
             kernel($($argument),+);
         }
     }};
 }
 
-impl<'a> Twin<'a> {
-    fn new(model: &'a Model, input: &Batch, precision: Precision) -> Twin<'a> {
+impl<'a> HostRun<'a> {
+    fn new(model: &'a Model, input: &Batch, precision: Float) -> HostRun<'a> {
         let layout = Layout::new(&model.graph);
-        let size = (input.batch, input.height, input.width);
+        let size = BatchSize::of(input);
         let program = Program::new(&model.graph, &layout, size, precision.pack()).unwrap();
         let mut filters = filters(model, &layout, precision);
-        if precision == Precision::F16 {
+        if precision == Float::F16 {
             let round = |v: &mut f32| *v = f16::from_f32(*v).to_f32();
             for filter in &mut filters {
                 filter
@@ -95,7 +95,7 @@ impl<'a> Twin<'a> {
         }
         // all ones is no number in both precisions: what is read before it is written spreads
         let mut arena = vec![u128::MAX; (program.arena_len * precision.bytes()).div_ceil(16)];
-        Twin {
+        HostRun {
             model,
             precision,
             filters,
@@ -126,10 +126,11 @@ impl<'a> Twin<'a> {
         let step = self.program.steps[index];
         let node = self.program.views[step.node.0];
         match step.work {
-            Work::Picture { to } => {
+            Work::Normalise { to } => {
                 let manifest = &self.model.manifest;
-                let ([a, b, c], [d, e, f]) = normalisation(&manifest.mean, &manifest.std);
-                kernel!(self, "picture", self.image(&to) => Image,
+                let by = Normalisation::new(&manifest.mean, &manifest.std);
+                let ([a, b, c], [d, e, f]) = (by.scale, by.shift);
+                kernel!(self, "normalise", self.image(&to) => Image,
                     input.data.as_ptr() => *const u8, self.packs(&to) => u32,
                     a => f32, b => f32, c => f32, d => f32, e => f32, f => f32);
             }
@@ -149,7 +150,7 @@ impl<'a> Twin<'a> {
                     i32::from(filter.relu) => i32, values as u32 => u32);
             }
             Work::MaxPool { from, to } => self.two("max_pool", &to, &from),
-            Work::Enlarge { from, to } => self.two("enlarge", &to, &from),
+            Work::Upsample { from, to } => self.two("upsample", &to, &from),
             Work::Copy { from, to } => self.two("copy", &to, &from),
             Work::Add { left, right, to } => {
                 kernel!(self, "add", self.image(&to) => Image, self.image(&left) => Image,
@@ -204,7 +205,7 @@ impl<'a> Twin<'a> {
 }
 
 /// Pseudo-random bytes.
-fn pictures(batch: usize, height: usize, width: usize) -> Batch {
+fn images(batch: usize, height: usize, width: usize) -> Batch {
     let mut state = 1u32;
     let mut byte = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -235,7 +236,7 @@ fn relative_error(got: &[f32], right: &[f32]) -> f32 {
 }
 
 /// Holds every layer of the program, and the logits, to candle's.
-fn agrees(model: &Model, input: &Batch, precision: Precision, tolerance: f32) {
+fn agrees(model: &Model, input: &Batch, precision: Float, tolerance: f32) {
     // the kernels' block number is a global
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE
@@ -251,15 +252,15 @@ fn agrees(model: &Model, input: &Batch, precision: Precision, tolerance: f32) {
     let expected = reference
         .forward(&nhwc.permute((0, 3, 1, 2)).unwrap())
         .unwrap();
-    let mut twin = Twin::new(model, input, precision);
-    for index in 0..twin.program.steps.len() {
-        twin.step(index, input);
-        let node = twin.program.steps[index].node;
+    let mut host = HostRun::new(model, input, precision);
+    for index in 0..host.program.steps.len() {
+        host.step(index, input);
+        let node = host.program.steps[index].node;
         if model.graph.node(node).op == Op::Concat {
             continue; // complete only after its last copy; what reads it is compared
         }
         let right = expected[node.0].flatten_all().unwrap();
-        let error = relative_error(&twin.shown(node), &right.to_vec1::<f32>().unwrap());
+        let error = relative_error(&host.shown(node), &right.to_vec1::<f32>().unwrap());
         let name = &model.graph.node(node).name;
         assert!(
             error <= tolerance,
@@ -272,16 +273,16 @@ fn agrees(model: &Model, input: &Batch, precision: Precision, tolerance: f32) {
     let right: Vec<f32> = levels
         .flat_map(|level| [&level.class[..], &level.boxes].concat())
         .collect();
-    let error = relative_error(&twin.logits(), &right);
+    let error = relative_error(&host.logits(), &right);
     assert!(error <= tolerance, "{precision} logits are off by {error}");
 }
 
 #[test]
 fn every_layer_of_the_detector_agrees_with_candle() {
     let model = Model::random(Network::vovnet27_slim(), 12, 1).unwrap();
-    agrees(&model, &pictures(1, 64, 32), Precision::F32, 1e-4);
-    agrees(&model, &pictures(2, 32, 64), Precision::F32, 1e-4);
-    agrees(&model, &pictures(1, 64, 64), Precision::F16, 1e-2);
+    agrees(&model, &images(1, 64, 32), Float::F32, 1e-4);
+    agrees(&model, &images(2, 32, 64), Float::F32, 1e-4);
+    agrees(&model, &images(1, 64, 64), Float::F16, 1e-2);
 }
 
 #[test]
@@ -294,13 +295,13 @@ fn channels_that_do_not_fill_blocks_and_a_stride_4_level_agree_with_candle() {
         ..Network::vovnet27_slim()
     };
     let model = Model::random(network, 5, 3).unwrap();
-    agrees(&model, &pictures(1, 32, 32), Precision::F32, 1e-4);
+    agrees(&model, &images(1, 32, 32), Float::F32, 1e-4);
 }
 
 #[test]
 fn the_bundled_model_keeps_its_answers_in_half_precision() {
     let model = Model::bundled().unwrap();
-    agrees(&model, &pictures(1, 96, 96), Precision::F16, 1e-2);
+    agrees(&model, &images(1, 96, 96), Float::F16, 1e-2);
 }
 
 #[test]
@@ -310,7 +311,7 @@ fn identity_sums_agree_with_candle() {
         ..Network::vovnet27_slim()
     };
     let model = Model::random(network, 3, 2).unwrap();
-    agrees(&model, &pictures(1, 32, 32), Precision::F32, 1e-4);
+    agrees(&model, &images(1, 32, 32), Float::F32, 1e-4);
 }
 
 fn conv(graph: &mut Graph, input: NodeId, out_channels: usize, stride: usize) -> NodeId {
@@ -367,19 +368,27 @@ fn what_two_concatenations_join_is_copied_into_the_second() {
         boxes,
     });
     let model = model_of(graph);
-    let input = pictures(2, 12, 8);
-    let copies = Twin::new(&model, &input, Precision::F32).program.steps;
+    let input = images(2, 12, 8);
+    let copies = HostRun::new(&model, &input, Float::F32).program.steps;
     assert!(
         copies
             .iter()
             .any(|step| matches!(step.work, Work::Copy { .. }))
     );
-    agrees(&model, &input, Precision::F32, 1e-4);
-    agrees(&model, &input, Precision::F16, 1e-2);
+    agrees(&model, &input, Float::F32, 1e-4);
+    agrees(&model, &input, Float::F16, 1e-2);
+}
+
+fn size(batch: usize, height: usize, width: usize) -> BatchSize {
+    BatchSize {
+        batch,
+        height,
+        width,
+    }
 }
 
 #[test]
-fn the_picture_cannot_be_pooled_or_joined() {
+fn the_input_cannot_be_pooled_or_joined() {
     for joined in [false, true] {
         let (mut graph, input) = Graph::new();
         let x = conv(&mut graph, input, 16, 1);
@@ -389,7 +398,7 @@ fn the_picture_cannot_be_pooled_or_joined() {
         };
         conv(&mut graph, last, 16, 1);
         let layout = Layout::new(&graph);
-        let refused = Program::new(&graph, &layout, (1, 8, 8), 8).err();
+        let refused = Program::new(&graph, &layout, size(1, 8, 8), 8).err();
         let expected = "it has no kernel for layer 'bad'; use --engine cpu";
         assert_eq!(refused.as_deref(), Some(expected));
     }
@@ -399,7 +408,7 @@ fn the_picture_cannot_be_pooled_or_joined() {
 fn arrays_beyond_32_bit_indices_are_refused() {
     let graph = Network::vovnet27_slim().graph(12).unwrap();
     let layout = Layout::new(&graph);
-    let refused = Program::new(&graph, &layout, (64, 4096, 4096), 8).err();
+    let refused = Program::new(&graph, &layout, size(64, 4096, 4096), 8).err();
     let refused = refused.unwrap();
     assert!(
         refused.contains("is too large at 64 x 4096x4096 pixels"),
@@ -409,13 +418,13 @@ fn arrays_beyond_32_bit_indices_are_refused() {
 
 #[test]
 fn weights_too_large_for_half_precision_are_noticed() {
-    assert!(Precision::F16.holds(65_504.0) && Precision::F32.holds(70_000.0));
-    assert!(!Precision::F16.holds(70_000.0) && !Precision::F16.holds(f32::NAN));
+    assert!(Float::F16.holds(65_504.0) && Float::F32.holds(70_000.0));
+    assert!(!Float::F16.holds(70_000.0) && !Float::F16.holds(f32::NAN));
 }
 
 #[test]
 fn bias_and_activation_by_themselves_are_those_of_the_convolution() {
-    for precision in [Precision::F16, Precision::F32] {
+    for precision in [Float::F16, Float::F32] {
         let view = View {
             offset: 16,
             pixel: 48,
@@ -436,12 +445,12 @@ fn bias_and_activation_by_themselves_are_those_of_the_convolution() {
                 view: &view,
             },
         );
-        let twin = Bare {
+        let host = Bare {
             precision,
             kernels: host_kernels(),
         };
         let packs = (view.height * view.width * view.channels / precision.pack()) as u32;
-        kernel!(twin, "bias_relu", to => Image, bytes.as_ptr() => *const u8, 1 => i32, packs => u32);
+        kernel!(host, "bias_relu", to => Image, bytes.as_ptr() => *const u8, 1 => i32, packs => u32);
         let got = arena.as_mut_slice();
         for (i, &before) in values.iter().enumerate() {
             let channel = i.checked_sub(16).map(|i| i % 48).filter(|&c| c < 32);
@@ -455,12 +464,12 @@ fn bias_and_activation_by_themselves_are_those_of_the_convolution() {
 #[test]
 fn fillings_repeat_and_comparisons_see_every_difference() {
     let kernels = host_kernels();
-    for precision in [Precision::F16, Precision::F32] {
-        let twin = Bare { precision, kernels };
+    for precision in [Float::F16, Float::F32] {
+        let host = Bare { precision, kernels };
         let mut arrays = [vec![0u128; 64], vec![0u128; 64]];
         let n = 64 * precision.pack() as u32;
         for array in &mut arrays {
-            kernel!(twin, "fill", array.as_mut_ptr() => *mut u128, n => u32);
+            kernel!(host, "fill", array.as_mut_ptr() => *mut u128, n => u32);
         }
         let [a, b] = &mut arrays;
         assert_eq!(a, b);
@@ -470,7 +479,7 @@ fn fillings_repeat_and_comparisons_see_every_difference() {
         assert!(values.iter().all(|v| (-1.0..=1.0).contains(v)));
         let most = |a: &[u128], b: &[u128]| {
             let mut most = [0i32; 2];
-            kernel!(twin, "compare", a.as_ptr() => *const u128, b.as_ptr() => *const u128,
+            kernel!(host, "compare", a.as_ptr() => *const u128, b.as_ptr() => *const u128,
                 most.as_mut_ptr() => *mut i32, n => u32);
             most.map(|bits| f32::from_bits(bits as u32))
         };
@@ -483,9 +492,9 @@ fn fillings_repeat_and_comparisons_see_every_difference() {
     }
 }
 
-/// What `kernel!` needs.
+/// The fields that `kernel!` reads.
 struct Bare {
-    precision: Precision,
+    precision: Float,
     kernels: &'static Library,
 }
 

@@ -9,9 +9,9 @@
     reason = "enqueues candidates on memory that is made here or belongs to the plan"
 )]
 
-use super::Precision;
+use super::Float;
 use super::choices::{Call, Choice};
-use super::conv::{Conv, GpuFilter, Memory, Shape, scratch};
+use super::conv::{Arena, ConvShape, GpuFilter, Memory, PlannedConv, scratch};
 use super::cudnn::{ALGORITHMS, PRECOMPUTED_GEMM};
 use super::gpu::{Fault, Gpu, refused};
 use crate::engine::EngineError;
@@ -24,21 +24,21 @@ const WARM_UP: usize = 3;
 /// Runs that are timed.
 const TIMED: usize = 10;
 
-/// The fastest right way of running a convolution in the arena at `arena`, whose `arena_len`
-/// values are overwritten, with [`MOST_WORKSPACE`] bytes of scratch memory at `workspace`.
+/// The fastest right way of running a convolution in an arena, which is
+/// overwritten, with [`MOST_WORKSPACE`] bytes of scratch memory at `workspace`.
 ///
 /// # Errors
 /// When the GPU fails; an algorithm that cuDNN refuses is no failure.
 pub(super) fn choose(
     gpu: &Gpu,
-    shape: Shape,
+    shape: ConvShape,
     filter: &Arc<GpuFilter>,
-    (arena, arena_len): (u64, usize),
+    arena: Arena,
     workspace: u64,
 ) -> Result<Choice, EngineError> {
-    let tuner = Tuner::new(gpu, shape, filter, (arena, arena_len), workspace).map_err(refused(
-        format!("preparing to time the convolution {shape}"),
-    ))?;
+    let tuner = Tuner::new(gpu, shape, filter, arena, workspace).map_err(refused(format!(
+        "preparing to time the convolution {shape}"
+    )))?;
     let mut best: Option<Choice> = None;
     let (first, others) = copies(&shape);
     calls(shape.relu)
@@ -75,7 +75,7 @@ fn calls(relu: bool) -> impl Iterator<Item = Choice> {
 }
 
 /// Which copies are tried: in, out.
-fn copies(shape: &Shape) -> ((bool, bool), Vec<(bool, bool)>) {
+fn copies(shape: &ConvShape) -> ((bool, bool), Vec<(bool, bool)>) {
     let needed = (!shape.from.is_packed(), !shape.to.is_packed());
     if !shape.slices {
         return (needed, Vec::new());
@@ -87,20 +87,20 @@ fn copies(shape: &Shape) -> ((bool, bool), Vec<(bool, bool)>) {
 
 /// The error that an answer may have, as a share of the largest value. Winograd's transform in
 /// half precision is the worst of cuDNN's algorithms.
-fn tolerance(precision: Precision) -> f32 {
+fn tolerance(precision: Float) -> f32 {
     match precision {
-        Precision::F16 => 1e-2,
-        Precision::F32 => 1e-3,
+        Float::F16 => 1e-2,
+        Float::F32 => 1e-3,
     }
 }
 
 struct Tuner<'a> {
     gpu: &'a Gpu,
-    shape: Shape,
+    shape: ConvShape,
     filter: &'a Arc<GpuFilter>,
     arena_len: usize,
     memory: Memory,
-    /// What the plain kernel wrote, and two `i32` for the comparison behind it.
+    /// Output of the plain kernel, and two `i32` for the comparison behind it.
     expected: u64,
     most: u64,
     /// First byte of the output in the arena.
@@ -113,9 +113,9 @@ struct Tuner<'a> {
 impl<'a> Tuner<'a> {
     fn new(
         gpu: &'a Gpu,
-        shape: Shape,
+        shape: ConvShape,
         filter: &'a Arc<GpuFilter>,
-        (arena, arena_len): (u64, usize),
+        arena: Arena,
         workspace: u64,
     ) -> Result<Tuner<'a>, Fault> {
         let bytes = shape.precision.bytes();
@@ -129,23 +129,23 @@ impl<'a> Tuner<'a> {
             gpu,
             shape,
             filter,
-            arena_len,
+            arena_len: arena.len,
             memory: Memory {
-                arena,
+                arena: arena.address,
                 copy_in,
                 copy_out,
                 workspace,
             },
             expected,
             most,
-            output: arena + (shape.to.offset * bytes) as u64,
+            output: arena.address + (shape.to.offset * bytes) as u64,
             output_len,
             owned: [from, to, right, two],
         };
-        let direct = Conv::new(shape, Arc::clone(filter), Choice::DIRECT)?;
+        let direct = PlannedConv::new(shape, Arc::clone(filter), Choice::DIRECT)?;
         // SAFETY: views and scratch belong together, and everything is waited for
         unsafe {
-            gpu.kernels.fill(arena, arena_len)?;
+            gpu.kernels.fill(arena.address, arena.len)?;
             direct.enqueue(gpu, &tuner.memory)?;
             let stream = gpu.stream.cu_stream();
             cudarc::driver::result::memcpy_dtod_async(
@@ -174,7 +174,7 @@ impl<'a> Tuner<'a> {
     /// The choice with its time; none when cuDNN refuses it or its answer is wrong.
     fn time(&self, choice: Choice) -> Result<Option<Choice>, Fault> {
         let gpu = self.gpu;
-        let described = Conv::new(self.shape, Arc::clone(self.filter), choice)
+        let described = PlannedConv::new(self.shape, Arc::clone(self.filter), choice)
             .and_then(|conv| conv.with_workspace(gpu));
         let Ok(mut conv) = described else {
             return Ok(None);
@@ -218,7 +218,7 @@ impl<'a> Tuner<'a> {
         Ok(difference / largest.max(f32::MIN_POSITIVE))
     }
 
-    fn milliseconds(&self, conv: &Conv) -> Result<f32, Fault> {
+    fn milliseconds(&self, conv: &PlannedConv) -> Result<f32, Fault> {
         let gpu = self.gpu;
         let run = |times: usize| -> Result<(), Fault> {
             // SAFETY: views and scratch belong together; the caller waits
@@ -237,7 +237,7 @@ mod tests {
     use super::*;
     use crate::engine::cuda::program::View;
 
-    fn shape(pixels: (usize, usize), relu: bool) -> Shape {
+    fn shape(pixels: (usize, usize), relu: bool) -> ConvShape {
         let view = |pixel| View {
             offset: 0,
             pixel,
@@ -245,8 +245,8 @@ mod tests {
             height: 8,
             width: 8,
         };
-        Shape {
-            precision: Precision::F16,
+        ConvShape {
+            precision: Float::F16,
             slices: true,
             batch: 1,
             from: view(pixels.0),
@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn slices_are_always_copied_where_they_must_not_be_used() {
-        let shape = Shape {
+        let shape = ConvShape {
             slices: false,
             ..shape((64, 16), true)
         };

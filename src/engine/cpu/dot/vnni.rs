@@ -1,95 +1,142 @@
 //! AVX-512 VNNI, and AVX-VNNI of processors with 256-bit vectors: one instruction for
 //! four products of each of sixteen or eight sums.
-#![allow(
-    unsafe_code,
-    unsafe_op_in_unsafe_fn,
-    reason = "every method is a few intrinsics under the contract of the trait"
-)]
+#![allow(unsafe_code, reason = "loads, stores and intrinsics")]
 
 use super::avx2::store_bytes;
 use super::{Dot, LANES, byte_tiles};
+use crate::engine::cpu::simd::avx2::Avx2;
+use crate::engine::cpu::simd::avx512::Avx512;
+use crate::engine::cpu::simd::{Token, avx2, avx512, registers, token};
 use std::arch::x86_64::*;
 
-impl Dot for __m512i {
+token! {
+    /// AVX-512 VNNI.
+    Vnni512,
+    is_x86_feature_detected!("avx512vnni") && Avx512::new().is_some()
+}
+
+impl From<Vnni512> for Avx512 {
+    #[inline(always)]
+    fn from(_: Vnni512) -> Avx512 {
+        // SAFETY: `Vnni512` has looked for AVX-512F as well
+        unsafe { Avx512::assume() }
+    }
+}
+
+/// One register of sixteen sums.
+#[derive(Clone, Copy)]
+struct Whole(Vnni512, __m512i);
+
+impl Dot for Whole {
+    type Isa = Vnni512;
     type Weights = __m512i;
     type Value = __m512i;
-    type Floats = __m512;
+    type Floats = avx512::Floats;
 
     #[inline(always)]
-    unsafe fn start(_constants: *const f32) -> Self {
-        _mm512_setzero_si512()
+    unsafe fn start(isa: Vnni512, _constants: *const f32) -> Self {
+        Whole(isa, registers!(_mm512_setzero_si512()))
     }
     #[inline(always)]
-    unsafe fn weights(from: *const u8) -> Self::Weights {
-        _mm512_loadu_si512(from.cast())
+    unsafe fn weights(_: Vnni512, from: *const u8) -> Self::Weights {
+        // SAFETY: the token proves AVX-512F; the caller vouches for 64 weights
+        unsafe { _mm512_loadu_si512(from.cast()) }
     }
     #[inline(always)]
-    unsafe fn value(from: *const u8) -> Self::Value {
-        _mm512_set1_epi32(from.cast::<i32>().read_unaligned())
+    unsafe fn value(_: Vnni512, from: *const u8) -> Self::Value {
+        // SAFETY: the token proves AVX-512F; the caller vouches for four channels
+        unsafe { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) }
     }
     #[inline(always)]
-    unsafe fn dot(self, weights: Self::Weights, value: Self::Value) -> Self {
-        _mm512_dpbusd_epi32(self, value, weights)
+    fn dot(self, weights: Self::Weights, value: Self::Value) -> Self {
+        Whole(
+            self.0,
+            registers!(_mm512_dpbusd_epi32(self.1, value, weights)),
+        )
     }
     #[inline(always)]
-    unsafe fn floats(self) -> Self::Floats {
-        _mm512_cvtepi32_ps(self)
+    fn floats(self) -> Self::Floats {
+        avx512::Floats::from_register(self.0.into(), registers!(_mm512_cvtepi32_ps(self.1)))
     }
     #[inline(always)]
     unsafe fn store_bytes(floats: Self::Floats, to: *mut u8) {
-        let clamped = _mm512_min_ps(
-            _mm512_max_ps(floats, _mm512_setzero_ps()),
-            _mm512_set1_ps(255.0),
-        );
-        let bytes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(clamped));
-        _mm_storeu_si128(to.cast(), bytes);
+        let floats = floats.register();
+        let bytes = registers!({
+            let positive = _mm512_max_ps(floats, _mm512_setzero_ps());
+            let clamped = _mm512_min_ps(positive, _mm512_set1_ps(255.0));
+            _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(clamped))
+        });
+        // SAFETY: the caller vouches for sixteen bytes
+        unsafe { _mm_storeu_si128(to.cast(), bytes) }
     }
 }
 
 // 2 × 14 sums, 2 weights and 1 value fill 31 of the 32 registers
-byte_tiles!(WIDE, __m512i, #[target_feature(enable = "avx512f,avx512vnni")], [
+byte_tiles!(WIDE, Whole, #[target_feature(enable = "avx512f,avx512vnni")], [
     (2, 14), (2, 10), (2, 8), (2, 6), (2, 5), (2, 4), (2, 3), (2, 2), (2, 1),
     (1, 14), (1, 10), (1, 8), (1, 6), (1, 5), (1, 4), (1, 3), (1, 2), (1, 1),
 ]);
 
+token! {
+    /// AVX-VNNI.
+    AvxVnni,
+    is_x86_feature_detected!("avxvnni") && Avx2::new().is_some()
+}
+
+impl From<AvxVnni> for Avx2 {
+    #[inline(always)]
+    fn from(_: AvxVnni) -> Avx2 {
+        // SAFETY: `AvxVnni` has looked for AVX2 and FMA as well
+        unsafe { Avx2::assume() }
+    }
+}
+
 /// Two registers of eight sums.
 #[derive(Clone, Copy)]
-struct Pair([__m256i; 2]);
+struct Pair(AvxVnni, [__m256i; 2]);
 
 impl Dot for Pair {
+    type Isa = AvxVnni;
     type Weights = [__m256i; 2];
     type Value = __m256i;
-    type Floats = [__m256; 2];
+    type Floats = avx2::Floats;
 
     #[inline(always)]
-    unsafe fn start(_constants: *const f32) -> Self {
-        Pair([_mm256_setzero_si256(); 2])
+    unsafe fn start(isa: AvxVnni, _constants: *const f32) -> Self {
+        Pair(isa, registers!([_mm256_setzero_si256(); 2]))
     }
     #[inline(always)]
-    unsafe fn weights(from: *const u8) -> Self::Weights {
-        [
-            _mm256_loadu_si256(from.cast()),
-            _mm256_loadu_si256(from.add(2 * LANES).cast()),
-        ]
+    unsafe fn weights(_: AvxVnni, from: *const u8) -> Self::Weights {
+        // SAFETY: the token proves AVX2; the caller vouches for 64 weights
+        unsafe {
+            [
+                _mm256_loadu_si256(from.cast()),
+                _mm256_loadu_si256(from.add(2 * LANES).cast()),
+            ]
+        }
     }
     #[inline(always)]
-    unsafe fn value(from: *const u8) -> Self::Value {
-        _mm256_set1_epi32(from.cast::<i32>().read_unaligned())
+    unsafe fn value(_: AvxVnni, from: *const u8) -> Self::Value {
+        // SAFETY: the token proves AVX2; the caller vouches for four channels
+        unsafe { _mm256_set1_epi32(from.cast::<i32>().read_unaligned()) }
     }
     #[inline(always)]
-    unsafe fn dot(self, weights: Self::Weights, value: Self::Value) -> Self {
-        Pair([
-            _mm256_dpbusd_avx_epi32(self.0[0], value, weights[0]),
-            _mm256_dpbusd_avx_epi32(self.0[1], value, weights[1]),
-        ])
+    fn dot(self, weights: Self::Weights, value: Self::Value) -> Self {
+        let sums = registers!([
+            _mm256_dpbusd_avx_epi32(self.1[0], value, weights[0]),
+            _mm256_dpbusd_avx_epi32(self.1[1], value, weights[1]),
+        ]);
+        Pair(self.0, sums)
     }
     #[inline(always)]
-    unsafe fn floats(self) -> Self::Floats {
-        self.0.map(|sums| _mm256_cvtepi32_ps(sums))
+    fn floats(self) -> Self::Floats {
+        let floats = registers!([_mm256_cvtepi32_ps(self.1[0]), _mm256_cvtepi32_ps(self.1[1])]);
+        avx2::Floats::from_registers(self.0.into(), floats)
     }
     #[inline(always)]
     unsafe fn store_bytes(floats: Self::Floats, to: *mut u8) {
-        store_bytes(floats, to);
+        // SAFETY: passed on
+        unsafe { store_bytes(floats, to) }
     }
 }
 

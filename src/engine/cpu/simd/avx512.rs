@@ -1,50 +1,66 @@
 //! AVX-512F: one register a vector, 32 registers.
-#![allow(
-    unsafe_code,
-    unsafe_op_in_unsafe_fn,
-    reason = "every method is one intrinsic under the contract of the trait"
-)]
+#![allow(unsafe_code, reason = "loads, stores and intrinsics")]
 
-use super::{Lanes, Simd, kernels};
+use super::{Lanes, Simd, registers, token};
 use std::arch::x86_64::*;
 
-impl Lanes for __m512 {
-    type Element = f32;
+token! {
+    /// AVX-512F.
+    Avx512,
+    is_x86_feature_detected!("avx512f")
+}
+
+/// Sixteen floats.
+#[derive(Clone, Copy)]
+pub(in crate::engine::cpu) struct Floats(__m512);
+
+impl Floats {
     #[inline(always)]
-    unsafe fn load(from: *const f32) -> Self {
-        _mm512_loadu_ps(from)
+    pub(in crate::engine::cpu) fn from_register(_: Avx512, register: __m512) -> Floats {
+        Floats(register)
+    }
+
+    #[inline(always)]
+    pub(in crate::engine::cpu) fn register(self) -> __m512 {
+        self.0
+    }
+}
+
+impl Lanes for Floats {
+    type Isa = Avx512;
+    type Element = f32;
+
+    #[inline(always)]
+    unsafe fn load(_: Avx512, from: *const f32) -> Self {
+        // SAFETY: the token proves AVX-512F; the caller vouches for sixteen floats
+        unsafe { Floats(_mm512_loadu_ps(from)) }
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
-        _mm512_storeu_ps(to, self)
+        // SAFETY: the vector proves AVX-512F; the caller vouches for sixteen floats
+        unsafe { _mm512_storeu_ps(to, self.0) }
     }
     #[inline(always)]
-    unsafe fn max(self, other: Self) -> Self {
-        _mm512_max_ps(self, other)
+    fn max(self, other: Self) -> Self {
+        registers!(Floats(_mm512_max_ps(self.0, other.0)))
     }
 }
 
-impl Simd for __m512 {
+impl Simd for Floats {
     #[inline(always)]
-    unsafe fn splat(value: f32) -> Self {
-        _mm512_set1_ps(value)
+    fn splat(_: Avx512, value: f32) -> Self {
+        registers!(Floats(_mm512_set1_ps(value)))
     }
     #[inline(always)]
-    unsafe fn add(self, other: Self) -> Self {
-        _mm512_add_ps(self, other)
+    fn add(self, other: Self) -> Self {
+        registers!(Floats(_mm512_add_ps(self.0, other.0)))
     }
     #[inline(always)]
-    unsafe fn sub(self, other: Self) -> Self {
-        _mm512_sub_ps(self, other)
+    fn sub(self, other: Self) -> Self {
+        registers!(Floats(_mm512_sub_ps(self.0, other.0)))
     }
     #[inline(always)]
-    unsafe fn mul_add(self, by: Self, plus: Self) -> Self {
-        _mm512_fmadd_ps(self, by, plus)
+    fn mul_add(self, by: Self, plus: Self) -> Self {
+        registers!(Floats(_mm512_fmadd_ps(self.0, by.0, plus.0)))
     }
 }
-
-// 2 × 14 sums, 2 weights and 1 splat fill 31 of the 32 registers
-kernels!(__m512, #[target_feature(enable = "avx512f")], [
-    (2, 14), (2, 10), (2, 8), (2, 6), (2, 5), (2, 4), (2, 3), (2, 2), (2, 1),
-    (1, 14), (1, 10), (1, 8), (1, 6), (1, 5), (1, 4), (1, 3), (1, 2), (1, 1),
-]);
