@@ -120,9 +120,9 @@ pub struct Evaluation {
     pub min_boxes: usize,
     /// Number of classes in the means.
     pub classes_in_mean: usize,
-    /// COCO's figures, means over classes.
+    /// COCO's metrics, means over classes.
     pub coco: CocoMetrics,
-    /// VOC's figures, means over classes.
+    /// VOC's metrics, means over classes.
     pub voc: VocMetrics,
     /// Results by class.
     pub classes: Vec<ClassEvaluation>,
@@ -164,13 +164,13 @@ pub struct ClassEvaluation {
     pub detections: usize,
     /// Whether it has enough boxes to be part of the means.
     pub in_mean: bool,
-    /// COCO's figures.
+    /// COCO's metrics.
     pub coco: CocoMetrics,
-    /// VOC's figures.
+    /// VOC's metrics.
     pub voc: VocMetrics,
 }
 
-/// Matches predictions with the data set's boxes and computes the figures.
+/// Matches predictions with the data set's boxes and computes the metrics.
 pub fn evaluate(dataset: &Dataset, predictions: &Predictions, options: &EvalOptions) -> Evaluation {
     let classes: Vec<ClassEvaluation> = (0..dataset.categories.len())
         .map(|category| evaluate_class(dataset, predictions, options, category))

@@ -1,4 +1,4 @@
-//! Reopening a lost camera: retries with exponential back-off while the run goes on.
+//! Reopening a lost camera: retries with exponential back-off while the run continues.
 
 use super::{CaptureError, CaptureOptions, Next, Source, SourceEvent};
 use crate::clock::{Clock, MonoTime};

@@ -37,7 +37,7 @@ impl AreaRange {
     }
 }
 
-/// COCO's twelve figures, 0..=1; `None` without boxes.
+/// COCO's twelve metrics, 0..=1; `None` without boxes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct CocoMetrics {
     /// Average precision over IoU 0.50:0.05:0.95.
@@ -67,7 +67,7 @@ pub struct CocoMetrics {
 }
 
 impl CocoMetrics {
-    /// The figures in the order in which pycocotools prints them.
+    /// The metrics in the order in which pycocotools prints them.
     pub fn values(&self) -> [Option<f64>; 12] {
         [
             self.ap,
@@ -85,7 +85,7 @@ impl CocoMetrics {
         ]
     }
 
-    /// Each figure's mean over the classes that have it.
+    /// Each metric's mean over the classes that have it.
     pub fn mean<'a>(classes: impl Iterator<Item = &'a CocoMetrics> + Clone) -> CocoMetrics {
         let mean = |figure: fn(&CocoMetrics) -> Option<f64>| {
             super::mean(classes.clone().filter_map(figure))
@@ -107,7 +107,7 @@ impl CocoMetrics {
     }
 }
 
-/// The figures of one class.
+/// The metrics of one class.
 pub(super) fn evaluate(
     dataset: &Dataset,
     predictions: &Predictions,
@@ -268,7 +268,7 @@ impl Outcomes {
             match found.at[threshold] {
                 Outcome::TruePositive => (hits, total) = (hits + 1.0, total + 1.0),
                 Outcome::FalsePositive => total += 1.0,
-                // it would repeat the previous point, which changes no figure
+                // it would repeat the previous point, which changes no metric
                 Outcome::Ignored => continue,
             }
             // pycocotools adds the epsilon, to avoid 0 / 0

@@ -226,7 +226,7 @@ impl Dataset {
     }
 
     /// Matches a model's classes with the data set's by name. Classes that the model does not have
-    /// are excluded from the evaluation, with a note, so that the figures are those of the model's
+    /// are excluded from the evaluation, with a note, so that the metrics are those of the model's
     /// own classes.
     ///
     /// # Errors

@@ -178,7 +178,7 @@ impl Predictions {
     }
 
     /// Writes COCO results, one row per line, with all digits, so that other evaluators compute the
-    /// same figures.
+    /// same metrics.
     ///
     /// # Errors
     /// If the file cannot be written.

@@ -6,7 +6,7 @@ use super::voc::VocMetrics;
 use std::fmt::{self, Display, Formatter};
 
 impl Evaluation {
-    /// The JSON report, indented; a figure without boxes is `null`.
+    /// The JSON report, indented; a metric without boxes is `null`.
     ///
     /// # Errors
     /// None in practice: every field can be serialised.
@@ -50,7 +50,7 @@ impl Display for Evaluation {
 
 impl Evaluation {
     fn write_classes(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        // a class that no image labels has no figures
+        // a class that no image labels has no metrics
         let shown = || self.classes.iter().filter(|class| class.images > 0);
         let names = shown().map(|class| class.name.chars().count());
         let width = names.max().unwrap_or(0).max("mean of 00".len());
@@ -132,7 +132,7 @@ fn write_row(
     writeln!(f, "{mark}")
 }
 
-/// The figures of a row, in the table's order.
+/// The metrics of a row, in the table's order.
 fn figures(coco: &CocoMetrics, voc: &VocMetrics) -> [Figure; 6] {
     [
         coco.ap,

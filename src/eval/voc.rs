@@ -21,7 +21,7 @@ pub struct VocMetrics {
 }
 
 impl VocMetrics {
-    /// Each figure's mean over the classes that have it.
+    /// Each metric's mean over the classes that have it.
     pub fn mean<'a>(classes: impl Iterator<Item = &'a VocMetrics> + Clone) -> VocMetrics {
         VocMetrics {
             ap_11_point: super::mean(classes.clone().filter_map(|class| class.ap_11_point)),
@@ -37,7 +37,7 @@ struct Point {
     precision: f64,
 }
 
-/// The figures of one class.
+/// The metrics of one class.
 pub(super) fn evaluate(
     dataset: &Dataset,
     predictions: &Predictions,

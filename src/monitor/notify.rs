@@ -52,7 +52,7 @@ impl Health {
         (health, announced)
     }
 
-    /// The camera is lost; its next retry ends `by` then at the latest.
+    /// The camera is lost; its next retry ends at time `by` at the latest.
     pub fn camera_lost(&self, by: MonoTime) {
         let before = self.retry_by_ns.swap(by.ns.max(NOT_LOST + 1), Relaxed);
         if before == NOT_LOST {

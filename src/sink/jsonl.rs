@@ -275,7 +275,7 @@ impl Stream {
                 self.lost += 1;
                 if !std::mem::replace(&mut self.failing, true) {
                     tracing::warn!(
-                        "cannot write the JSONL log: {error}; detection goes on, lost lines are counted"
+                        "cannot write the JSONL log: {error}; detection continues, lost lines are counted"
                     );
                 }
             }

@@ -41,7 +41,7 @@ pub struct Overlay {
     labels: Labels,
     text: String,
     status: String,
-    taken: Vec<Corners>,
+    taken: Vec<PixelRect>,
 }
 
 impl Overlay {
@@ -60,7 +60,7 @@ impl Overlay {
         let (mut canvas, style) = (Canvas { rgb, size }, Style::for_size(size));
         self.write_status(stats);
         let (width, height) = style.extent(&self.status);
-        let bar = (0, 0, width + 4, height + 2);
+        let bar = PixelRect::new(0, 0, width + 4, height + 2);
         self.taken.clear();
         self.taken.push(bar);
         self.detections(&mut canvas, &style, detections);
@@ -99,7 +99,7 @@ impl Overlay {
             detection.score
         );
         let (width, height) = style.extent(&self.text);
-        let (x0, y0, x1, y1) = pixels(detection);
+        let PixelRect { x0, y0, x1, y1 } = pixels(detection);
         let (above, below) = (y0 - height - style.line, y1 + style.line);
         let right = x1 - width;
         // inside the box, for a box as tall as the frame
@@ -116,14 +116,19 @@ impl Overlay {
         let free = places
             .map(|(x, y)| {
                 let x = x.clamp(0, (limit.width as i32 - width).max(0));
-                (x, y, x + width, y + height)
+                PixelRect::new(x, y, x + width, y + height)
             })
             .into_iter()
-            .filter(|&(_, y0, _, y1)| y0 >= 0 && y1 <= limit.height as i32)
-            .find(|&place| self.taken.iter().all(|&other| !overlap(place, other)));
+            .filter(|place| place.y0 >= 0 && place.y1 <= limit.height as i32)
+            .find(|place| self.taken.iter().all(|&other| !place.overlaps(other)));
         if let Some(place) = free {
             canvas.fill(place, colour(detection));
-            canvas.text(&self.text, (place.0 + 2, place.1 + 1), style.font, TAG_TEXT);
+            canvas.text(
+                &self.text,
+                (place.x0 + 2, place.y0 + 1),
+                style.font,
+                TAG_TEXT,
+            );
             self.taken.push(place);
         }
     }
@@ -161,18 +166,14 @@ fn is_small(detection: &Detection) -> bool {
 }
 
 /// The pixels that a box touches.
-fn pixels(detection: &Detection) -> Corners {
+fn pixels(detection: &Detection) -> PixelRect {
     let bbox = detection.bbox;
-    (
-        bbox.x0() as i32,
-        bbox.y0() as i32,
-        bbox.x1().ceil() as i32,
-        bbox.y1().ceil() as i32,
-    )
-}
-
-fn overlap(a: Corners, b: Corners) -> bool {
-    a.0 < b.2 && b.0 < a.2 && a.1 < b.3 && b.1 < a.3
+    PixelRect {
+        x0: bbox.x0() as i32,
+        y0: bbox.y0() as i32,
+        x1: bbox.x1().ceil() as i32,
+        y1: bbox.y1().ceil() as i32,
+    }
 }
 
 /// Font and line width by frame size: readable at 320 px and at 1920 px.
@@ -201,8 +202,24 @@ impl Style {
     }
 }
 
-/// `(x0, y0, x1, y1)` of a rectangle in pixels, half-open.
-type Corners = (i32, i32, i32, i32);
+/// A rectangle in pixels, half-open; parts of it may be outside the frame.
+#[derive(Clone, Copy, Debug)]
+struct PixelRect {
+    x0: i32,
+    y0: i32,
+    x1: i32,
+    y1: i32,
+}
+
+impl PixelRect {
+    fn new(x0: i32, y0: i32, x1: i32, y1: i32) -> PixelRect {
+        PixelRect { x0, y0, x1, y1 }
+    }
+
+    fn overlaps(self, other: PixelRect) -> bool {
+        self.x0 < other.x1 && other.x0 < self.x1 && self.y0 < other.y1 && other.y0 < self.y1
+    }
+}
 
 struct Canvas<'a> {
     rgb: &'a mut [u8],
@@ -211,51 +228,56 @@ struct Canvas<'a> {
 
 impl Canvas<'_> {
     fn detection(&mut self, detection: &Detection, line: i32) {
-        let (x0, y0, x1, y1) = pixels(detection);
+        let area = pixels(detection);
         if is_small(detection) {
             // an outline would hide a small object: draw brackets outside its corners
-            self.brackets((x0 - 2, y0 - 2, x1 + 2, y1 + 2), line, colour(detection));
+            let PixelRect { x0, y0, x1, y1 } = area;
+            let around = PixelRect::new(x0 - 2, y0 - 2, x1 + 2, y1 + 2);
+            self.brackets(around, line, colour(detection));
         } else {
-            self.outline((x0, y0, x1, y1), line, colour(detection));
+            self.outline(area, line, colour(detection));
         }
     }
 
     /// Calls `each` with the part of every row of the rectangle that is inside the frame.
-    fn rows(&mut self, (x0, y0, x1, y1): Corners, mut each: impl FnMut(&mut [u8])) {
+    fn rows(&mut self, area: PixelRect, mut each: impl FnMut(&mut [u8])) {
         let clamp = |v: i32, limit: u32| v.clamp(0, limit as i32) as usize;
-        let (x0, x1) = (clamp(x0, self.size.width), clamp(x1, self.size.width));
-        let (y0, y1) = (clamp(y0, self.size.height), clamp(y1, self.size.height));
-        let stride = 3 * self.size.width as usize;
+        let (width, height) = (self.size.width, self.size.height);
+        let (x0, x1) = (clamp(area.x0, width), clamp(area.x1, width));
+        let (y0, y1) = (clamp(area.y0, height), clamp(area.y1, height));
+        let stride = 3 * width as usize;
         if x0 < x1 {
             (y0..y1).for_each(|y| each(&mut self.rgb[y * stride + 3 * x0..y * stride + 3 * x1]));
         }
     }
 
-    fn fill(&mut self, corners: Corners, colour: [u8; 3]) {
-        self.rows(corners, |row| {
+    fn fill(&mut self, area: PixelRect, colour: [u8; 3]) {
+        self.rows(area, |row| {
             row.chunks_exact_mut(3)
                 .for_each(|pixel| pixel.copy_from_slice(&colour))
         });
     }
 
-    fn darken(&mut self, corners: Corners) {
-        self.rows(corners, |row| row.iter_mut().for_each(|value| *value /= 4));
+    fn darken(&mut self, area: PixelRect) {
+        self.rows(area, |row| row.iter_mut().for_each(|value| *value /= 4));
     }
 
-    fn outline(&mut self, (x0, y0, x1, y1): Corners, line: i32, colour: [u8; 3]) {
-        self.fill((x0, y0, x1, y0 + line), colour);
-        self.fill((x0, y1 - line, x1, y1), colour);
-        self.fill((x0, y0, x0 + line, y1), colour);
-        self.fill((x1 - line, y0, x1, y1), colour);
+    fn outline(&mut self, area: PixelRect, line: i32, colour: [u8; 3]) {
+        let PixelRect { x0, y0, x1, y1 } = area;
+        self.fill(PixelRect::new(x0, y0, x1, y0 + line), colour);
+        self.fill(PixelRect::new(x0, y1 - line, x1, y1), colour);
+        self.fill(PixelRect::new(x0, y0, x0 + line, y1), colour);
+        self.fill(PixelRect::new(x1 - line, y0, x1, y1), colour);
     }
 
-    fn brackets(&mut self, (x0, y0, x1, y1): Corners, line: i32, colour: [u8; 3]) {
+    fn brackets(&mut self, area: PixelRect, line: i32, colour: [u8; 3]) {
+        let PixelRect { x0, y0, x1, y1 } = area;
         let (arm_x, arm_y) = (((x1 - x0) / 3).max(line + 1), ((y1 - y0) / 3).max(line + 1));
         for (y, rows) in [(y0, (y0, y0 + arm_y)), (y1 - line, (y1 - arm_y, y1))] {
-            self.fill((x0, y, x0 + arm_x, y + line), colour);
-            self.fill((x1 - arm_x, y, x1, y + line), colour);
-            self.fill((x0, rows.0, x0 + line, rows.1), colour);
-            self.fill((x1 - line, rows.0, x1, rows.1), colour);
+            self.fill(PixelRect::new(x0, y, x0 + arm_x, y + line), colour);
+            self.fill(PixelRect::new(x1 - arm_x, y, x1, y + line), colour);
+            self.fill(PixelRect::new(x0, rows.0, x0 + line, rows.1), colour);
+            self.fill(PixelRect::new(x1 - line, rows.0, x1, rows.1), colour);
         }
     }
 
@@ -281,7 +303,7 @@ impl DrawTarget for Canvas<'_> {
     {
         for embedded_graphics::Pixel(point, colour) in pixels {
             self.fill(
-                (point.x, point.y, point.x + 1, point.y + 1),
+                PixelRect::new(point.x, point.y, point.x + 1, point.y + 1),
                 [colour.r(), colour.g(), colour.b()],
             );
         }
@@ -290,9 +312,9 @@ impl DrawTarget for Canvas<'_> {
 
     fn fill_solid(&mut self, area: &Rectangle, colour: Rgb888) -> Result<(), Infallible> {
         let (corner, size) = (area.top_left, area.size);
-        let far = (corner.x + size.width as i32, corner.y + size.height as i32);
+        let far = corner + Point::new(size.width as i32, size.height as i32);
         self.fill(
-            (corner.x, corner.y, far.0, far.1),
+            PixelRect::new(corner.x, corner.y, far.x, far.y),
             [colour.r(), colour.g(), colour.b()],
         );
         Ok(())

@@ -481,7 +481,7 @@ impl LogFile {
             return;
         }
         tracing::warn!(
-            "the log '{}' cannot be written: {failure}; detection goes on, lost lines are counted",
+            "the log '{}' cannot be written: {failure}; detection continues, lost lines are counted",
             self.path.display()
         );
         let mut outage = Outage {

@@ -306,7 +306,11 @@ fn below_the_floor_nothing_is_written_but_why() {
     disk.set(|state| state.room = Some(10_001));
     rig.clock.advance(CHECK_EVERY);
     rig.line(5);
-    assert_eq!(rig.log.lost(), 5, "a little more must be free to go on");
+    assert_eq!(
+        rig.log.lost(),
+        5,
+        "writing starts again at 1/16 above the minimum"
+    );
     disk.set(|state| state.room = Some(20_000));
     rig.clock.advance(CHECK_EVERY);
     rig.line(6);
