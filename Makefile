@@ -4,7 +4,7 @@ CARGO ?= cargo
 DEMO := target/demo
 PEERS_PYTHON ?= target/peers/venv/bin/python
 
-.PHONY: help demo test lint doc bench peers deb vm soak aarch64 cuda-check gpu-bundle install clean
+.PHONY: help demo test lint audit fuzz fuzz-cov doc bench peers deb vm soak aarch64 cuda-check gpu-bundle install clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 20
@@ -24,6 +24,19 @@ lint: setup-build ## formatting, clippy and documentation, warnings are errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --no-deps
+
+audit: setup-audit ## licences, sources and known weaknesses of all dependencies
+	.ci/audit
+
+FUZZ_TARGETS ?=
+fuzz: setup-build ## 10 million mutated files for each reader, resumable: docs/fuzzing.md (FUZZ_TARGETS="avi y4m": only these)
+	$(CARGO) test --release --test it -- --ignored --nocapture $(or $(addprefix fuzz::long::,$(FUZZ_TARGETS)),fuzz::long)
+
+FUZZ_SECONDS ?= 600
+fuzz-cov: setup-build setup-fuzz ## the same readers guided by coverage, with a nightly compiler
+	VOVCAM_FUZZ_CORPUS=fuzz/corpus $(CARGO) test --release --quiet --test it -- --ignored fuzz::write_seeds
+	for target in $(or $(FUZZ_TARGETS),avi y4m mjpeg model settings coco tar); do \
+	    CARGO_PROFILE_RELEASE_DEBUG=line-tables-only $(CARGO) +nightly fuzz run --sanitizer none $$target -- -max_total_time=$(FUZZ_SECONDS) -max_len=4096 || exit 1; done
 
 doc: setup-build ## the library's documentation in target/doc
 	$(CARGO) doc --no-deps
@@ -68,11 +81,15 @@ install: setup-build ## install the program for this user
 clean: ## remove everything that was built
 	$(CARGO) clean
 
-.PHONY: setup-build setup-test setup-vm setup-deb setup-cuda
+.PHONY: setup-build setup-test setup-audit setup-fuzz setup-vm setup-deb setup-cuda
 setup-build:
 	@.ci/setup build
 setup-test:
 	@.ci/setup test
+setup-audit:
+	@.ci/setup audit
+setup-fuzz:
+	@.ci/setup fuzz
 setup-vm:
 	@.ci/setup vm
 setup-deb:

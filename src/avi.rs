@@ -121,6 +121,12 @@ impl AviReader {
             if &name == b"LIST" {
                 self.skip(4)?; // a 'rec ' list groups frames: continue inside
             } else if &name[2..] == b"dc" || &name[2..] == b"db" {
+                let start = self.offset()?;
+                if start + u64::from(len) > self.len {
+                    // before room is made for it: a damaged length may be 64 MiB
+                    let expected = "a whole frame (is the clip cut short?)";
+                    return Err(self.format(start, expected, "the end of the file".to_owned()));
+                }
                 jpeg.resize(len as usize, 0);
                 self.fill(jpeg, "a whole frame (is the clip cut short?)")?;
                 self.skip(u64::from(len % 2))?;

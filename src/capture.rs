@@ -12,7 +12,7 @@ mod program_log;
 pub mod raw;
 pub mod retry;
 pub mod video;
-mod y4m;
+pub(crate) mod y4m;
 
 use crate::avi::AviError;
 use crate::capture::decode::{DecodeError, ImageError};

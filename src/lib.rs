@@ -41,6 +41,9 @@ pub mod engine;
 pub mod eval;
 pub mod event;
 pub mod frame;
+#[cfg(target_os = "linux")]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod geometry;
 pub mod message;
 pub mod model;

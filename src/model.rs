@@ -314,6 +314,18 @@ fn parse_manifest(bytes: &[u8], origin: &str) -> Result<Manifest, ModelError> {
             manifest.std
         )));
     }
+    if manifest.mean.iter().any(|mean| !mean.is_finite()) {
+        return Err(bad(format!(
+            "mean: expected finite numbers, got {:?}",
+            manifest.mean
+        )));
+    }
+    let mut ranges = manifest.int8.iter().flat_map(|int8| &int8.ranges);
+    if let Some((name, range)) = ranges.find(|(_, range)| !(range.is_finite() && **range >= 0.0)) {
+        return Err(bad(format!(
+            "int8.ranges.{name}: expected a finite number of at least 0, got {range}"
+        )));
+    }
     let side = manifest.input_size;
     if side == 0 || !side.is_multiple_of(32) || side > MAX_INPUT_SIDE as usize {
         return Err(bad(format!(

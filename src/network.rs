@@ -12,6 +12,10 @@ use crate::network::graph::{Conv, Graph, NodeId};
 use serde::{Deserialize, Serialize};
 use vovnet::VovNet;
 
+/// The most channels or bins that a manifest may ask for: far more than any detector has, and far
+/// from where sizes overflow.
+const MOST_CHANNELS: usize = 1 << 16;
+
 /// The strides that a detector may predict on, in pixels of the input.
 pub const STRIDES: [usize; 4] = [4, 8, 16, 32];
 
@@ -51,6 +55,14 @@ impl Network {
         if self.neck_width == 0 || self.neck_mid_width == 0 || self.box_bins < 2 || classes == 0 {
             return Err(format!(
                 "network widths must be positive and box_bins at least 2, got neck_width {}, \
+                 neck_mid_width {}, box_bins {}, {classes} classes",
+                self.neck_width, self.neck_mid_width, self.box_bins
+            ));
+        }
+        let most = self.neck_width.max(self.neck_mid_width);
+        if most.max(self.box_bins).max(classes) > MOST_CHANNELS {
+            return Err(format!(
+                "network widths, box_bins and classes must be at most {MOST_CHANNELS}, got neck_width {}, \
                  neck_mid_width {}, box_bins {}, {classes} classes",
                 self.neck_width, self.neck_mid_width, self.box_bins
             ));

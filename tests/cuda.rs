@@ -10,15 +10,15 @@
     clippy::print_stdout,
     reason = "a test may panic, and says what it did"
 )]
-#![allow(unsafe_code, reason = "a global allocator is an unsafe trait")]
+
+#[path = "it/support/allocations.rs"]
+mod allocations;
 
 use candle_core::{Device, Tensor};
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 use vovcam::engine::cuda::{CudaEngine, CudaOptions, Precision};
 use vovcam::engine::reference::ReferenceEngine;
@@ -29,26 +29,6 @@ use vovcam::network::graph::Op;
 use vovcam::network::vovnet::VovNet;
 use vovcam::tensor::Batch;
 use vovcam::tensor::RawOutput;
-
-struct Counting;
-
-static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call goes to the system's allocator unchanged
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: passed on
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: passed on
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 fn main() -> ExitCode {
     let cache = tempfile::tempdir().unwrap();
@@ -342,11 +322,11 @@ fn frames_do_not_allocate(model: &Model) -> Result<(), String> {
     let input = pictures((1, 64, 96), 1);
     let mut output = RawOutput::default();
     engine.infer(&input, &mut output).map_err(|e| chain(&e))?;
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
-    for _ in 0..10 {
-        engine.infer(&input, &mut output).map_err(|e| chain(&e))?;
-    }
-    let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
+    let (allocations, frames) = allocations::count(|| {
+        let mut frames = (0..10).map(|_| engine.infer(&input, &mut output));
+        frames.try_for_each(|frame| frame)
+    });
+    frames.map_err(|e| chain(&e))?;
     let recorded = !engine.describe().contains("without a CUDA graph");
     match allocations {
         0 => Ok(()),

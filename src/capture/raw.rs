@@ -103,7 +103,7 @@ impl Source for RawSource {
 }
 
 /// Reads up to and including the next end-of-image marker; `false` at the end of the stream.
-fn read_jpeg(input: &mut impl BufRead, jpeg: &mut Vec<u8>) -> std::io::Result<bool> {
+pub(crate) fn read_jpeg(input: &mut impl BufRead, jpeg: &mut Vec<u8>) -> std::io::Result<bool> {
     jpeg.clear();
     loop {
         let room = (MAX_JPEG + 1 - jpeg.len()) as u64;

@@ -8,25 +8,25 @@
 use crate::capture::decode::{MAX_SIDE, frame_len};
 use crate::frame::PixelFormat;
 use crate::geometry::Size;
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, Cursor, Read};
 
 /// Maximum length of a header line, bytes.
 const MAX_HEADER: u64 = 1024;
 
 /// The stream header.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Header {
-    pub(super) size: Size,
+pub(crate) struct Header {
+    pub(crate) size: Size,
     /// Frames per second, where the header has them.
-    pub(super) fps: Option<f64>,
-    pub(super) format: PixelFormat,
+    pub(crate) fps: Option<f64>,
+    pub(crate) format: PixelFormat,
 }
 
 /// Reads the header; `None` if the stream ends before it.
 ///
 /// # Errors
 /// `InvalidData` for another format, or the read error.
-pub(super) fn read_header(input: &mut impl BufRead) -> io::Result<Option<Header>> {
+pub(crate) fn read_header(input: &mut impl BufRead) -> io::Result<Option<Header>> {
     let line = read_line(input)?;
     match line.as_deref() {
         None => Ok(None),
@@ -46,14 +46,16 @@ enum RowLayout {
 }
 
 /// Reads the frames of a stream.
-pub(super) struct FrameReader {
-    pub(super) header: Header,
+pub(crate) struct FrameReader {
+    pub(crate) header: Header,
     layout: RowLayout,
     padded: Vec<u8>,
+    /// Start of the next frame's line, which was read to find the layout.
+    ahead: Vec<u8>,
 }
 
 impl FrameReader {
-    pub(super) fn new(header: Header) -> FrameReader {
+    pub(crate) fn new(header: Header) -> FrameReader {
         let tight = frame_len(header.format, header.size);
         let layout = match padded_len(&header) == tight {
             true => RowLayout::Tight,
@@ -63,18 +65,20 @@ impl FrameReader {
             header,
             layout,
             padded: Vec::new(),
+            ahead: Vec::new(),
         }
     }
 
     /// Reads a frame into `bytes`, without padding; `false` at the end of the stream, also in the
     /// middle of a frame (the writer died).
-    pub(super) fn next(
+    pub(crate) fn next(
         &mut self,
         input: &mut impl BufRead,
         bytes: &mut Vec<u8>,
     ) -> io::Result<bool> {
         bytes.clear();
-        match read_line(input)? {
+        let ahead = Cursor::new(std::mem::take(&mut self.ahead));
+        match read_line(&mut ahead.chain(&mut *input))? {
             None => return Ok(false),
             Some(line) if line == "FRAME" || line.starts_with("FRAME ") => {}
             Some(line) => {
@@ -89,13 +93,17 @@ impl FrameReader {
         }
         input.take(tight as u64).read_to_end(bytes)?;
         if self.layout == RowLayout::Unknown && bytes.len() == tight {
-            let after = input.fill_buf()?;
-            let begins = &after[..after.len().min(5)];
-            if b"FRAME".starts_with(begins) {
+            // read rather than peeked at: a buffer may hold a single byte of it
+            let mut ahead = Vec::new();
+            let len = (padded - tight).min(5) as u64;
+            input.take(len).read_to_end(&mut ahead)?;
+            if b"FRAME".starts_with(&ahead) {
                 self.layout = RowLayout::Tight;
+                self.ahead = ahead;
             } else {
                 self.layout = RowLayout::Padded;
                 self.padded.clone_from(bytes);
+                self.padded.extend(ahead);
                 return self.next_padded(input, padded, bytes);
             }
         }
@@ -213,7 +221,7 @@ fn parse(line: &str) -> Result<Header, String> {
 fn rate(text: &str) -> Option<f64> {
     let (frames, seconds) = text.split_once(':')?;
     let fps = frames.parse::<f64>().ok()? / seconds.parse::<f64>().ok()?;
-    fps.is_normal().then_some(fps)
+    (fps.is_normal() && fps > 0.0).then_some(fps)
 }
 
 #[cfg(test)]

@@ -2,12 +2,6 @@
 //!
 //! `tests/fixtures/golden.json` is written by `models/training/golden.py` from the bundled model.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test may panic, and says what it skipped"
-)]
-
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -41,7 +35,7 @@ const TOLERANCE: f64 = 1e-4;
 
 #[test]
 fn the_reference_engine_agrees_with_pytorch() {
-    let golden: Golden = serde_json::from_str(include_str!("fixtures/golden.json")).unwrap();
+    let golden: Golden = serde_json::from_str(include_str!("../fixtures/golden.json")).unwrap();
     let model = Model::bundled().unwrap();
     assert_eq!(
         golden.sha256, model.manifest.sha256,

@@ -1,7 +1,5 @@
 //! Evaluation: figures against pycocotools and numpy, data sets in folders and tars, bad input.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
 use image::{Rgb, RgbImage};
 use serde_json::{Value, json};
 use std::convert::Infallible;

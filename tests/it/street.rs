@@ -1,16 +1,12 @@
 //! The bundled clip with the demo's settings against boxes drawn by hand on every fourth frame:
 //! what the shipped model finds, and what it invents.
 //!
-//! `cargo test --release --test street -- --nocapture` prints the figures of models/README.md.
+//! `cargo test --release --test it street -- --nocapture` prints the figures of models/README.md.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test may panic, and prints what it measured"
-)]
+#![allow(clippy::print_stdout, reason = "prints what it measured")]
 
+use crate::support::{CLIP, finish, vovcam};
 use serde::Deserialize;
-use std::process::Command;
 use vovcam::geometry::BBox;
 use vovcam::geometry::Size;
 
@@ -65,13 +61,13 @@ fn names(label: &str, category: usize) -> bool {
 fn detect() -> Vec<Line> {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("detections.jsonl");
-    let run = Command::new(env!("CARGO_BIN_EXE_vovcam"))
-        .args(["run", "--source", "assets/street.avi", "--headless"])
-        .args(["--input", "640", "--precision", "f32", "--jsonl"])
-        .arg(&log)
-        .output()
-        .unwrap();
-    assert!(run.status.success(), "{run:?}");
+    let run = finish(
+        vovcam()
+            .args(["run", "--source", CLIP, "--headless"])
+            .args(["--input", "640", "--precision", "f32", "--jsonl"])
+            .arg(&log),
+    );
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
     let log = std::fs::read_to_string(log).unwrap();
     let frames = log
         .lines()
@@ -83,7 +79,7 @@ fn detect() -> Vec<Line> {
 
 #[test]
 fn most_people_on_the_bundled_clip_are_found_and_little_is_invented() {
-    let labels: Labels = serde_json::from_str(include_str!("fixtures/street.json")).unwrap();
+    let labels: Labels = serde_json::from_str(include_str!("../fixtures/street.json")).unwrap();
     let log = detect();
     let (mut wanted, mut found, mut invented) = (0, 0, 0);
     for frame in &labels.images {

@@ -1,14 +1,8 @@
 //! The live window on a virtual display: a screenshot must show the picture and the overlay.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test may panic, and says what it skipped"
-)]
-
+use crate::support::{Running, tool, vovcam};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 /// Ends the process when the test does, however it does.
 struct Ended(Child);
@@ -18,15 +12,6 @@ impl Drop for Ended {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-fn installed(program: &str) -> bool {
-    Command::new(program)
-        .arg("-help")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok()
 }
 
 /// A display of its own; the server picks a free number and tells it.
@@ -58,22 +43,19 @@ fn screenshot(display: &str) -> image::RgbImage {
 
 #[test]
 fn the_window_shows_the_picture_and_the_status_line() {
-    if !installed("Xvfb") || !installed("import") {
-        println!("skipped: Xvfb or ImageMagick is not installed");
+    if tool("Xvfb").is_none() || tool("import").is_none() {
         return;
     }
     let (_server, display) = display();
-    let program = Command::new(env!("CARGO_BIN_EXE_vovcam"))
-        .args([
-            "--source", "pattern", "--fps", "20", "--size", "640x480", "--input", "64",
-        ])
-        .env("DISPLAY", &display)
-        .env_remove("WAYLAND_DISPLAY")
-        .spawn()
-        .unwrap();
-    let mut program = Ended(program);
-    let started = Instant::now();
-    loop {
+    let mut program = vovcam();
+    program
+        .args(["--source", "pattern", "--fps", "20", "--size", "640x480"])
+        .args(["--input", "64", "--jsonl", "-"])
+        .env("DISPLAY", &display);
+    let mut program = Running::start(&mut program);
+    let mut seen = String::new();
+    for _ in 0..200 {
+        program.frame();
         let screen = screenshot(&display);
         let count = |colour: [u8; 3]| screen.pixels().filter(|pixel| pixel.0 == colour).count();
         // the pattern's cyan bar, and the white letters on its dark first bar
@@ -88,11 +70,7 @@ fn the_window_shows_the_picture_and_the_status_line() {
             }
             return;
         }
-        assert_eq!(program.0.try_wait().unwrap(), None, "the program ended");
-        assert!(
-            started.elapsed() < Duration::from_secs(60),
-            "never seen: bar {bar}, letters {letters}, dark {dark} pixels"
-        );
-        std::thread::sleep(Duration::from_millis(100));
+        seen = format!("bar {bar}, letters {letters}, dark {dark} pixels");
     }
+    panic!("never seen: {seen}");
 }

@@ -1,51 +1,32 @@
 //! The log on real files and devices, as a run writes it.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-use serde_json::Value;
+use crate::support::{self, Ended, Follow, finish, lines};
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
 fn vovcam(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vovcam"));
+    let mut command = support::vovcam();
     command
         .args(["--size", "64x64", "--input", "64", "--headless"])
-        .args(args)
-        .env_remove("NOTIFY_SOCKET");
+        .args(args);
     command
 }
 
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// A log's lines, each whole and as the schema says.
-fn lines(path: &Path) -> Vec<Value> {
-    let schema = serde_json::from_str(include_str!("../assets/vovcam.v1.schema.json")).unwrap();
-    let schema = jsonschema::validator_for(&schema).unwrap();
-    let text = std::fs::read_to_string(path).unwrap();
-    assert!(text.ends_with('\n'), "{} is torn", path.display());
-    let parse = |line: &str| {
-        let value: Value = serde_json::from_str(line).unwrap();
-        let errors: Vec<String> = schema.iter_errors(&value).map(|e| e.to_string()).collect();
-        assert!(errors.is_empty(), "{line}\n{errors:?}");
-        value
-    };
-    text.lines().map(parse).collect()
+fn read(log: &Path) -> String {
+    std::fs::read_to_string(log).unwrap()
 }
 
 #[test]
 fn rotation_holds_its_cap_and_every_file_stands_alone() {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("log.jsonl");
-    let output = vovcam(&["--source", "pattern:900", "--rotate-size", "64K"])
-        .args(["--rotate-keep", "2", "--jsonl"])
-        .arg(&log)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", stderr(&output));
+    let Ended { code, stderr, .. } = finish(
+        vovcam(&["--source", "pattern:900", "--rotate-size", "64K"])
+            .args(["--rotate-keep", "2", "--jsonl"])
+            .arg(&log),
+    );
+    assert_eq!(code, Some(0), "{stderr}");
     let mut names: Vec<String> = std::fs::read_dir(dir.path())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -57,7 +38,7 @@ fn rotation_holds_its_cap_and_every_file_stands_alone() {
     for name in names.iter().rev() {
         let path = dir.path().join(name);
         assert!(path.metadata().unwrap().len() <= 64 << 10, "{name}");
-        let lines = lines(&path);
+        let lines = lines(&read(&path));
         assert_eq!(lines[1]["event"], "rotated", "{name}");
         runs.push(lines[0]["run_id"].clone());
         ids.extend(lines.iter().filter_map(|line| line["frame_id"].as_u64()));
@@ -68,12 +49,11 @@ fn rotation_holds_its_cap_and_every_file_stands_alone() {
 
 #[test]
 fn a_full_device_costs_lines_not_the_detection() {
-    let live = vovcam(&["--source", "pattern:20", "--fps", "100", "--jsonl"])
-        .arg("/dev/full")
-        .output()
-        .unwrap();
-    let said = stderr(&live);
-    assert!(live.status.success(), "{said}");
+    let live = vovcam(&["--source", "pattern:20", "--fps", "100", "--jsonl"]);
+    let Ended {
+        code, stderr: said, ..
+    } = finish({ live }.arg("/dev/full"));
+    assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("No space left on device"), "{said}");
     // every frame's line and the last figures
     let before = |word: &str| {
@@ -84,9 +64,10 @@ fn a_full_device_costs_lines_not_the_detection() {
     assert_eq!(before(" log lines"), before(" frames in ") + 1, "{said}");
 
     let file = vovcam(&["--source", "pattern:20", "--jsonl", "/dev/full"]);
-    let output = { file }.output().unwrap();
-    let said = stderr(&output);
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    let Ended {
+        code, stderr: said, ..
+    } = finish(&mut { file });
+    assert_eq!(code, Some(1), "{said}");
     assert!(
         said.contains("the log '/dev/full' is missing 21 lines"),
         "{said}"
@@ -103,12 +84,13 @@ fn a_limit_on_file_sizes_does_not_kill_the_detector() {
         "ulimit -f 8; exec {program} --source pattern:40 --size 64x64 --input 64 --headless --jsonl {}",
         log.display()
     );
-    let output = Command::new("sh").args(["-c", &script]).output().unwrap();
-    let said = stderr(&output);
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    let Ended {
+        code, stderr: said, ..
+    } = finish(Command::new("sh").args(["-c", &script]));
+    assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("File too large"), "{said}");
     assert!(said.contains("lines that could not be written"), "{said}");
-    let lines = lines(&log);
+    let lines = lines(&read(&log));
     assert_eq!(lines[0]["type"], "run");
     assert!(log.metadata().unwrap().len() <= 8 * 512);
 }
@@ -117,20 +99,18 @@ fn a_limit_on_file_sizes_does_not_kill_the_detector() {
 fn a_kill_costs_at_most_the_last_line_and_the_next_start_repairs_it() {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("log.jsonl");
+    let mut follow = Follow::file(&log);
     let mut killed = vovcam(&["--source", "pattern", "--jsonl"])
         .arg(&log)
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let began = Instant::now();
-    let text = || std::fs::read_to_string(&log).unwrap_or_default();
-    while text().lines().count() < 20 {
-        assert!(began.elapsed() < Duration::from_secs(60), "no lines");
-        std::thread::yield_now();
+    for _ in 0..20 {
+        follow.line();
     }
     killed.kill().unwrap();
     killed.wait().unwrap();
-    let before = text();
+    let before = read(&log);
     let whole = before.rfind('\n').unwrap() + 1;
     // what a kill may leave behind, whether or not this one did
     std::fs::OpenOptions::new()
@@ -140,13 +120,15 @@ fn a_kill_costs_at_most_the_last_line_and_the_next_start_repairs_it() {
         .write_all(b"{\"type\":\"frame\",\"ts\":\"2026-")
         .unwrap();
 
-    let output = vovcam(&["--source", "pattern:3", "--jsonl"])
-        .arg(&log)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", stderr(&output));
-    assert_eq!(text()[..whole], before[..whole], "nothing else is touched");
-    let lines = lines(&log);
+    let Ended { code, stderr, .. } =
+        finish(vovcam(&["--source", "pattern:3", "--jsonl"]).arg(&log));
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(
+        read(&log)[..whole],
+        before[..whole],
+        "nothing else is touched"
+    );
+    let lines = lines(&read(&log));
     let second = lines
         .iter()
         .rposition(|line| line["type"] == "run")
@@ -161,19 +143,20 @@ fn two_runs_cannot_share_a_log() {
     let log = dir.path().join("log.jsonl");
     let held = std::fs::File::create(&log).unwrap();
     held.lock().unwrap();
-    let output = vovcam(&["--source", "pattern:1", "--jsonl"])
-        .arg(&log)
-        .output()
-        .unwrap();
-    let said = stderr(&output);
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    let Ended {
+        code, stderr: said, ..
+    } = finish(vovcam(&["--source", "pattern:1", "--jsonl"]).arg(&log));
+    assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("another process is writing to it"), "{said}");
 }
 
 #[test]
 fn a_log_to_nowhere_is_no_error() {
-    let output = vovcam(&["--source", "pattern:2", "--jsonl", "/dev/null"])
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", stderr(&output));
+    let Ended { code, stderr, .. } = finish(&mut vovcam(&[
+        "--source",
+        "pattern:2",
+        "--jsonl",
+        "/dev/null",
+    ]));
+    assert_eq!(code, Some(0), "{stderr}");
 }

@@ -1,82 +1,12 @@
 //! The program as a service: what the service manager hears, and settings that change meanwhile.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod limit;
-
-use limit::{Limit, PATIENCE};
-use serde_json::Value;
-use std::io::{BufRead, BufReader, Lines};
+use crate::support::{PATIENCE, Running, logging};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Command, Stdio};
 
-/// A running program whose log lines are read as they come.
-struct Service {
-    child: Child,
-    _limit: Limit,
-    lines: Lines<BufReader<ChildStdout>>,
-}
-
-impl Service {
-    fn start(args: &[&str], env: &[(&str, &Path)]) -> Service {
-        let child = Command::new(env!("CARGO_BIN_EXE_vovcam"))
-            .args(["--headless", "--jsonl", "-", "--input", "64"])
-            .args(args)
-            .env_remove("NOTIFY_SOCKET")
-            .envs(env.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        Service::of(child)
-    }
-
-    fn of(mut child: Child) -> Service {
-        Service {
-            lines: BufReader::new(child.stdout.take().unwrap()).lines(),
-            _limit: Limit::of(&child),
-            child,
-        }
-    }
-
-    fn pid(&self) -> String {
-        self.child.id().to_string()
-    }
-
-    fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([name, &self.pid()]).status();
-        assert!(sent.unwrap().success());
-    }
-
-    /// The next line that is wanted; those before it are thrown away.
-    fn line(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
-        let lines = self.lines.by_ref().map(|line| line.unwrap());
-        let mut values = lines.map(|line| serde_json::from_str(&line).unwrap());
-        values.find(wanted).expect("the log ended too early")
-    }
-
-    fn event(&mut self, name: &str) -> String {
-        let event = self.line(|line| line["event"] == name);
-        event["message"].as_str().unwrap_or_default().to_owned()
-    }
-
-    fn stop(mut self) -> Vec<Value> {
-        self.signal("-TERM");
-        let lines = self.lines.by_ref().map(|line| line.unwrap());
-        let rest = lines
-            .map(|line| serde_json::from_str(&line).unwrap())
-            .collect();
-        assert_eq!(self.child.wait().unwrap().code(), Some(0));
-        rest
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn start(args: &[&str], env: &[(&str, &Path)]) -> Running {
+    Running::start(logging(args).envs(env.iter().copied()).stdin(Stdio::null()))
 }
 
 /// A service manager's socket.
@@ -107,14 +37,14 @@ fn a_service_is_ready_with_the_first_detection_and_says_when_it_stops() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("notify");
     let manager = Manager::listen(&socket);
-    let mut service = Service::start(
+    let mut service = start(
         &["--source", "pattern", "--fps", "30", "--size", "64x64"],
         &[
             ("NOTIFY_SOCKET", &socket),
             ("WATCHDOG_USEC", Path::new("4000000")),
         ],
     );
-    service.line(|line| line["type"] == "frame");
+    service.frame();
     let states = manager.until("READY=1");
     assert!(
         states.iter().all(|state| !state.starts_with("STOPPING")),
@@ -135,7 +65,7 @@ fn a_service_without_its_camera_is_ready_and_alive_while_it_waits() {
     let socket = dir.path().join("notify");
     let manager = Manager::listen(&socket);
     let camera = dir.path().join("no-camera");
-    let mut service = Service::start(
+    let mut service = start(
         &["--device", camera.to_str().unwrap()],
         &[
             ("NOTIFY_SOCKET", &socket),
@@ -164,11 +94,11 @@ fn a_hang_up_reads_the_settings_again_and_loses_no_frame() {
     // a clip's frames are never replaced by newer ones: a gap would be a loss
     let text = "source = \"pattern:100000\"\nsize = \"64x64\"\nthreshold = 1.0\n";
     std::fs::write(&config, text).unwrap();
-    let mut service = Service::start(
+    let mut service = start(
         &["--config", config.to_str().unwrap()],
         &[("NOTIFY_SOCKET", &socket)],
     );
-    let first = service.line(|line| line["type"] == "frame");
+    let first = service.frame();
     assert_eq!(first["detections"].as_array().unwrap().len(), 0);
     manager.until("READY=1");
 
@@ -193,7 +123,7 @@ fn a_hang_up_reads_the_settings_again_and_loses_no_frame() {
     service.signal("-HUP");
     let reason = service.event("config_rejected");
     assert!(reason.contains("did you mean 'threshold'?"), "{reason}");
-    let after = service.line(|line| line["type"] == "frame");
+    let after = service.frame();
     assert!(!after["detections"].as_array().unwrap().is_empty());
 
     let rest = service.stop();
@@ -208,15 +138,30 @@ fn a_hang_up_reads_the_settings_again_and_loses_no_frame() {
 
 #[test]
 fn without_a_settings_file_a_hang_up_stops_the_run() {
-    if hang_ups_are_ignored("self") {
-        eprintln!("skipped: the tests run under nohup");
-        return;
-    }
-    let mut service = Service::start(&["--source", "pattern", "--size", "64x64"], &[]);
-    service.line(|line| line["type"] == "frame");
+    // also where the tests themselves run under nohup
+    let program = logging(&["--source", "pattern", "--size", "64x64"]);
+    let mut service = Running::start(&mut under(&["env", "--default-signal=HUP"], &program));
+    service.frame();
     service.signal("-HUP");
-    service.lines.by_ref().for_each(drop); // a full pipe would hold it up
-    assert_eq!(service.child.wait().unwrap().code(), Some(0));
+    let (_, status) = service.rest();
+    assert_eq!(status.code(), Some(0));
+}
+
+/// The same command behind another program, which becomes it.
+fn under(wrapper: &[&str], command: &Command) -> Command {
+    let mut wrapped = Command::new(wrapper[0]);
+    wrapped
+        .args(&wrapper[1..])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .stdin(Stdio::null());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => wrapped.env(name, value),
+            None => wrapped.env_remove(name),
+        };
+    }
+    wrapped
 }
 
 /// SIGHUP is bit 0.
@@ -228,16 +173,9 @@ fn hang_ups_are_ignored(pid: &str) -> bool {
 
 #[test]
 fn under_nohup_a_hang_up_changes_nothing() {
-    let child = Command::new("sh")
-        .args(["-c", "trap '' HUP; exec \"$@\"", "sh"])
-        .args([env!("CARGO_BIN_EXE_vovcam"), "--headless", "--jsonl", "-"])
-        .args(["--source", "pattern", "--size", "64x64", "--input", "64"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut service = Service::of(child);
-    service.line(|line| line["type"] == "frame");
+    let program = logging(&["--source", "pattern", "--size", "64x64"]);
+    let mut service = Running::start(&mut under(&["env", "--ignore-signal=HUP"], &program));
+    service.frame();
     assert!(hang_ups_are_ignored(&service.pid()));
     service.signal("-HUP");
     service.stop(); // an orderly end by SIGTERM: it lived until then
@@ -245,39 +183,21 @@ fn under_nohup_a_hang_up_changes_nothing() {
 
 #[test]
 fn one_interrupt_is_enough_while_standard_input_sends_nothing() {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_vovcam"))
-        .args(["--source", "-", "--size", "64x64", "--headless"])
-        .args(["--input", "64", "--jsonl", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let _limit = Limit::of(&child);
-    let silent = child.stdin.take();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let run = lines.next().unwrap().unwrap();
-    assert!(run.contains("standard input"), "{run}");
-    let sent = Command::new("kill")
-        .args(["-INT", &child.id().to_string()])
-        .status();
-    assert!(sent.unwrap().success());
-    let last = lines.last().unwrap().unwrap();
-    assert!(last.contains("\"stats\""), "{last}");
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let mut program = logging(&["--source", "-", "--size", "64x64"]);
+    let mut service = Running::start(program.stdin(Stdio::piped()));
+    let silent = service.child.stdin.take();
+    let run = service.line(|line| line["type"] == "run");
+    assert!(run["source"].as_str().unwrap().contains("standard input"));
+    service.signal("-INT");
+    let (rest, status) = service.rest();
+    assert_eq!(rest.last().unwrap()["type"], "stats");
+    assert_eq!(status.code(), Some(0));
     drop(silent);
 }
 
 #[test]
 fn a_reader_that_leaves_ends_the_run() {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_vovcam"))
-        .args(["--source", "pattern", "--size", "64x64", "--headless"])
-        .args(["--input", "64", "--jsonl", "-"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let _limit = Limit::of(&child);
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    lines.next().unwrap().unwrap();
-    drop(lines);
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let mut service = start(&["--source", "pattern", "--size", "64x64"], &[]);
+    service.line(|line| line["type"] == "run");
+    assert_eq!(service.leave().code(), Some(0));
 }

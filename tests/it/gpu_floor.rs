@@ -1,8 +1,6 @@
 //! The least time that a frame can take on a GPU, from what the network computes and moves and
 //! what data sheets promise. The table in `docs/performance-gpu.md` is this test's output.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
 use std::fmt::Write;
 use vovcam::model::Model;
 
@@ -71,7 +69,7 @@ fn table() -> String {
 #[test]
 fn the_documented_floors_are_the_computed_ones() {
     let table = table();
-    let page = include_str!("../docs/performance-gpu.md");
+    let page = include_str!("../../docs/performance-gpu.md");
     assert!(
         page.contains(&table),
         "docs/performance-gpu.md should hold:\n{table}"

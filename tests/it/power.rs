@@ -1,11 +1,5 @@
 //! Meters and heat against the file trees of real boards, as NVIDIA and the kernel document them.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test may panic, and says what it skipped"
-)]
-
 use std::fs;
 use std::path::Path;
 use tempfile::TempDir;

@@ -1,32 +1,17 @@
 //! The program as a person runs it: good runs, and every kind of bad input.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test may panic, and says what it skipped"
-)]
-
-use assert_cmd::Command;
+use crate::support::{self, CLIP, Ended, Running, count, ended, finish, lines, logging, vovcam};
 use std::path::Path;
-use std::time::{Duration, Instant};
-
-fn vovcam() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vovcam"));
-    command
-        .env_remove("DISPLAY")
-        .env_remove("NOTIFY_SOCKET")
-        .env_remove("VOVCAM_LOG")
-        .env_remove("WAYLAND_DISPLAY")
-        .timeout(Duration::from_secs(300));
-    command
-}
+use std::process::Stdio;
 
 /// Runs, expects an exit code, returns (stdout, stderr).
-fn run(args: &[&str], code: i32) -> (String, String) {
-    let output = vovcam().args(args).output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
-    assert_eq!(output.status.code(), Some(code), "{args:?}\n{stderr}");
+fn run(args: &[&str], expected: i32) -> (String, String) {
+    let Ended {
+        code,
+        stdout,
+        stderr,
+    } = finish(vovcam().args(args));
+    assert_eq!(code, Some(expected), "{args:?}\n{stderr}");
     (stdout, stderr)
 }
 
@@ -44,26 +29,6 @@ fn path(dir: &Path, name: &str, bytes: &[u8]) -> String {
     std::fs::write(&path, bytes).unwrap();
     path.to_str().unwrap().to_owned()
 }
-
-fn schema() -> jsonschema::Validator {
-    let schema = serde_json::from_str(include_str!("../assets/vovcam.v1.schema.json")).unwrap();
-    jsonschema::validator_for(&schema).unwrap()
-}
-
-/// The log's lines, each checked against the schema.
-fn lines(log: &str) -> Vec<serde_json::Value> {
-    let schema = schema();
-    let parsed = log.lines().map(|line| {
-        let value: serde_json::Value = serde_json::from_str(line).unwrap();
-        let errors: Vec<String> = schema.iter_errors(&value).map(|e| e.to_string()).collect();
-        assert!(errors.is_empty(), "{line}\n{errors:?}");
-        assert!(line.starts_with("{\"type\":"), "{line}");
-        value
-    });
-    parsed.collect()
-}
-
-const CLIP: &str = "assets/street.avi";
 
 #[test]
 fn the_clip_gives_a_line_and_a_picture_a_frame_and_people_are_found() {
@@ -91,12 +56,12 @@ fn the_clip_gives_a_line_and_a_picture_a_frame_and_people_are_found() {
         "{stderr}"
     );
     let lines = lines(&std::fs::read_to_string(log).unwrap());
-    let frames: Vec<_> = lines
-        .iter()
-        .filter(|line| line["type"] == "frame")
-        .collect();
-    assert_eq!((lines[0]["type"].as_str(), frames.len()), (Some("run"), 3));
-    for frame in frames {
+    let frames = || lines.iter().filter(|line| line["type"] == "frame");
+    assert_eq!(
+        (lines[0]["type"].as_str(), frames().count()),
+        (Some("run"), 3)
+    );
+    for frame in frames() {
         let people = frame["detections"]
             .as_array()
             .unwrap()
@@ -313,16 +278,15 @@ fn wrong_settings_name_the_nearest_right_one() {
 
 #[test]
 fn without_source_and_camera_the_error_names_what_to_try() {
-    if Path::new("/dev/video0").exists() {
-        println!("skipped: this machine has a camera");
-        return;
-    }
-    fails(&[], 69, &["--device", "--source pattern", "vovcam doctor"]);
     fails(
         &["--device", "/dev/video77", "--no-retry"],
         69,
         &["/dev/video77", "plugged in"],
     );
+    match Path::new("/dev/video0").exists() {
+        true => support::skip("the first camera must be missing, and this machine has one"),
+        false => fails(&[], 69, &["--device", "--source pattern", "vovcam doctor"]),
+    }
 }
 
 #[test]
@@ -390,29 +354,29 @@ const THREE_FRAMES: [&str; 7] = [
 fn messages_that_nobody_can_read_end_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("log.jsonl");
-    let status = std::process::Command::new(env!("CARGO_BIN_EXE_vovcam"))
-        .args(THREE_FRAMES)
-        .arg(&log)
-        .stderr(full())
-        .status()
-        .unwrap();
-    assert_eq!(status.code(), Some(0));
+    let Ended { code, .. } = ended(
+        vovcam()
+            .args(THREE_FRAMES)
+            .arg(&log)
+            .stdout(Stdio::null())
+            .stderr(full()),
+    );
+    assert_eq!(code, Some(0));
     let log = std::fs::read_to_string(log).unwrap();
-    let frames = lines(&log).iter().filter(|l| l["type"] == "frame").count();
-    assert_eq!(frames, 3);
+    assert_eq!(count(&lines(&log), "frame"), 3);
 }
 
 #[cfg(target_os = "linux")]
 #[test]
 fn lines_that_standard_output_refuses_are_an_error() {
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_vovcam"))
-        .args(THREE_FRAMES)
-        .arg("-")
-        .stdout(full())
-        .output()
-        .unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    let Ended { code, stderr, .. } = ended(
+        vovcam()
+            .args(THREE_FRAMES)
+            .arg("-")
+            .stdout(full())
+            .stderr(Stdio::piped()),
+    );
+    assert_eq!(code, Some(1), "{stderr}");
     assert!(stderr.contains("is missing 5 lines"), "{stderr}");
 }
 
@@ -430,47 +394,16 @@ fn doctor_always_answers() {
     }
 }
 
-#[cfg(unix)]
 #[test]
 fn an_interrupt_drains_and_ends_well() {
     use std::os::unix::process::ExitStatusExt;
-    let dir = tempfile::tempdir().unwrap();
-    let log = dir.path().join("log.jsonl");
-    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_vovcam"))
-        .args([
-            "--source",
-            "pattern",
-            "--fps",
-            "30",
-            "--size",
-            "64x64",
-            "--input",
-            "64",
-            "--headless",
-            "--jsonl",
-        ])
-        .arg(&log)
-        .spawn()
-        .unwrap();
-    let frames = || {
-        std::fs::read_to_string(&log)
-            .unwrap_or_default()
-            .matches("\"type\":\"frame\"")
-            .count()
-    };
-    let started = Instant::now();
-    while frames() < 3 {
-        assert!(started.elapsed() < Duration::from_secs(60), "no frames");
-        std::thread::sleep(Duration::from_millis(20));
+    let args = ["--source", "pattern", "--fps", "30", "--size", "64x64"];
+    let mut program = Running::start(&mut logging(&args));
+    for _ in 0..3 {
+        program.frame();
     }
-    let sent = std::process::Command::new("kill")
-        .args(["-INT", &child.id().to_string()])
-        .status()
-        .unwrap();
-    assert!(sent.success());
-    let status = child.wait().unwrap();
+    program.signal("-INT");
+    let (rest, status) = program.rest();
     assert_eq!((status.code(), status.signal()), (Some(0), None));
-    let text = std::fs::read_to_string(&log).unwrap();
-    assert!(text.ends_with('\n'));
-    assert_eq!(lines(&text).last().unwrap()["type"], "stats");
+    assert_eq!(rest.last().unwrap()["type"], "stats");
 }

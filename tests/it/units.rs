@@ -1,12 +1,7 @@
 //! The files in systemd/ are what they say: settings that the program accepts, units that systemd
 //! accepts.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test may panic, and says what it skipped"
-)]
-
+use crate::support::{finish, tool};
 use std::path::Path;
 use std::process::Command;
 use vovcam::config::Settings;
@@ -61,14 +56,9 @@ fn the_watchdog_is_more_patient_than_the_camera() {
 
 #[test]
 fn systemd_accepts_the_units() {
-    if Command::new("systemd-analyze")
-        .arg("--version")
-        .output()
-        .is_err()
-    {
-        println!("skipped: systemd-analyze is not installed");
+    let Some(analyze) = tool("systemd-analyze") else {
         return;
-    }
+    };
     let dir = tempfile::tempdir().unwrap();
     for (name, instance) in [
         ("vovcam.service", "vovcam.service"),
@@ -82,17 +72,17 @@ fn systemd_accepts_the_units() {
             .fold(String::new(), |text, line| text + line + "\n");
         let path = dir.path().join(instance);
         std::fs::write(&path, text).unwrap();
-        let output = Command::new("systemd-analyze")
-            .args(["verify", "--man=no"])
-            .arg(&path)
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let checked = finish(
+            Command::new(&analyze)
+                .args(["verify", "--man=no"])
+                .arg(&path),
+        );
+        let said = checked.stderr;
         // other units of the machine are not this test's business
         let ours: Vec<&str> = said
             .lines()
             .filter(|line| line.contains("vovcam"))
             .collect();
-        assert!(output.status.success() && ours.is_empty(), "{name}: {said}");
+        assert!(checked.code == Some(0) && ours.is_empty(), "{name}: {said}");
     }
 }

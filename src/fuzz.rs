@@ -1,0 +1,548 @@
+//! Entry points for a fuzzer: one function for each reader of bytes that come from outside.
+//!
+//! Each panics where something that must hold for every input does not, and returns the outcome in
+//! a few words, numbers and quoted text left out, so that a driver can tell kinds of input apart.
+//! docs/fuzzing.md says what is checked and how to run it.
+
+use crate::avi::{AviError, AviReader, AviWriter};
+use crate::capture::decode::{MAX_SIDE, YuvCoding, frame_len, to_rgb};
+use crate::capture::raw::read_jpeg;
+use crate::capture::y4m::{self, FrameReader};
+use crate::config::{ConfigError, Settings};
+use crate::eval::dataset::Dataset;
+use crate::eval::predictions::Predictions;
+use crate::eval::{EvalOptions, Evaluation, evaluate};
+use crate::frame::{FramePool, PixelFormat};
+use crate::geometry::Size;
+use crate::model::{Manifest, Model};
+use crate::network::graph::{Graph, Op};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Cursor, Write};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+/// Separates the two files of an input that has two.
+pub const SEPARATOR: u8 = 0;
+
+/// The largest picture that is decoded here: the decoders are libraries with fuzzers of their own.
+const MOST_PIXELS: usize = 1 << 16;
+
+/// A Motion-JPEG clip.
+///
+/// # Panics
+/// Unless every JPEG is the payload of a chunk of the file, in the file's order, and a clip that is
+/// written from them reads back the same.
+pub fn avi(bytes: &[u8]) -> String {
+    let file = Scratch::with(bytes);
+    let mut reader = match AviReader::open(file.path()) {
+        Ok(reader) => reader,
+        Err(error) => return kind(&error),
+    };
+    assert!(reader.size().area() > 0 && reader.fps() > 0.0 && reader.fps().is_finite());
+    let (mut jpegs, mut jpeg) = (Vec::new(), Vec::new());
+    let mut behind = 0;
+    let end = loop {
+        match reader.next_jpeg(&mut jpeg) {
+            Ok(true) => {}
+            Ok(false) => break "end".to_owned(),
+            Err(error) => break kind(&error),
+        }
+        behind = payload_behind(bytes, behind, &jpeg).expect("a JPEG that is no chunk of the file");
+        jpegs.push(jpeg.clone());
+    };
+    let written = Scratch::with(&[]);
+    if !jpegs.is_empty() {
+        let rewritten = rewrite(written.path(), &jpegs);
+        assert_eq!(rewritten.expect("a small clip can be written"), jpegs);
+    }
+    format!("{} frames, {end}", few(jpegs.len()))
+}
+
+/// The end of the first chunk at or behind `from` that holds these frame bytes.
+fn payload_behind(bytes: &[u8], from: usize, jpeg: &[u8]) -> Option<usize> {
+    let len = u32::try_from(jpeg.len()).ok()?.to_le_bytes();
+    (from + 8..=bytes.len().checked_sub(jpeg.len())?)
+        .find(|&at| {
+            let head = &bytes[at - 6..at];
+            (head.starts_with(b"dc") || head.starts_with(b"db"))
+                && head[2..] == len
+                && bytes[at..].starts_with(jpeg)
+        })
+        .map(|at| at + jpeg.len())
+}
+
+fn rewrite(path: &Path, jpegs: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, AviError> {
+    let mut writer = AviWriter::create(path, Size::new(16, 16), 25.0)?;
+    for jpeg in jpegs {
+        writer.write_jpeg(jpeg)?;
+    }
+    writer.finish(None)?;
+    let mut reader = AviReader::open(path)?;
+    let (mut read, mut jpeg) = (Vec::new(), Vec::new());
+    while reader.next_jpeg(&mut jpeg)? {
+        read.push(jpeg.clone());
+    }
+    Ok(read)
+}
+
+/// A YUV4MPEG2 stream.
+///
+/// # Panics
+/// Unless every frame has the length of the header's size, the frames fit into the stream, and they
+/// do not depend on the pieces in which the stream arrives.
+pub fn y4m(bytes: &[u8]) -> String {
+    let (frames, outcome) = y4m_frames(&mut Cursor::new(bytes));
+    let in_pieces = y4m_frames(&mut BufReader::with_capacity(1, bytes));
+    assert_eq!((&frames, &outcome), (&in_pieces.0, &in_pieces.1));
+    let total: usize = frames.iter().map(|frame| frame.len() + 6).sum();
+    assert!(total <= bytes.len(), "{total} bytes of {}", bytes.len());
+    outcome
+}
+
+fn y4m_frames(input: &mut impl BufRead) -> (Vec<Vec<u8>>, String) {
+    let header = match y4m::read_header(input) {
+        Ok(Some(header)) => header,
+        Ok(None) => return (Vec::new(), "no header".to_owned()),
+        Err(error) => return (Vec::new(), kind(&error)),
+    };
+    let sides = 1..=MAX_SIDE;
+    assert!(sides.contains(&header.size.width) && sides.contains(&header.size.height));
+    assert!(header.fps.is_none_or(|fps| fps.is_normal() && fps > 0.0));
+    let len = frame_len(header.format, header.size);
+    let (mut reader, mut frames, mut bytes) = (FrameReader::new(header), Vec::new(), Vec::new());
+    let end = loop {
+        match reader.next(input, &mut bytes) {
+            Ok(true) => {}
+            Ok(false) => break "end".to_owned(),
+            Err(error) => break kind(&error),
+        }
+        assert_eq!(bytes.len(), len);
+        frames.push(bytes.clone());
+    };
+    let outcome = format!("{} {} frames, {end}", few(frames.len()), header.format);
+    (frames, outcome)
+}
+
+/// JPEGs one after the other, as cameras and pipes send them.
+///
+/// # Panics
+/// Unless the pieces are the stream, each ends with the first end marker in it, and each decodes to
+/// the pixels of its size or not at all, and not at all once its end is cut off.
+pub fn mjpeg(bytes: &[u8]) -> String {
+    let jpegs = split(&mut Cursor::new(bytes));
+    assert_eq!(jpegs, split(&mut BufReader::with_capacity(1, bytes)));
+    assert_eq!(jpegs.concat(), bytes);
+    let ends = |jpeg: &[u8]| jpeg.windows(2).position(|pair| pair == [0xff, 0xd9]);
+    let mut outcomes = Vec::new();
+    for (number, jpeg) in jpegs.iter().enumerate() {
+        match ends(jpeg) {
+            Some(end) => assert_eq!(end + 2, jpeg.len()),
+            None => assert_eq!(number + 1, jpegs.len(), "a JPEG without an end"),
+        }
+        if largest_size(jpeg) > MOST_PIXELS {
+            outcomes.push("large".to_owned());
+            continue;
+        }
+        outcomes.push(match decoded(jpeg) {
+            Ok(()) => {
+                let cut = &jpeg[..jpeg.len() - 2];
+                assert!(decoded(cut).is_err(), "a JPEG without its end was decoded");
+                "good".to_owned()
+            }
+            Err(reason) => reason,
+        });
+    }
+    outcomes.sort();
+    outcomes.dedup();
+    format!("{} frames, {}", few(jpegs.len()), outcomes.join(", "))
+}
+
+fn split(input: &mut impl BufRead) -> Vec<Vec<u8>> {
+    let (mut jpegs, mut jpeg) = (Vec::new(), Vec::new());
+    while read_jpeg(input, &mut jpeg).expect("memory can be read") {
+        jpegs.push(jpeg.clone());
+    }
+    jpegs
+}
+
+fn decoded(jpeg: &[u8]) -> Result<(), String> {
+    let coding = YuvCoding::default();
+    let decoded = to_rgb(
+        PixelFormat::Mjpeg,
+        Size::default(),
+        coding,
+        jpeg,
+        &FramePool::new(1),
+    );
+    let (size, rgb) = decoded.map_err(|error| kind(&error))?;
+    assert!(size.area() > 0 && rgb.len() == 3 * size.area());
+    Ok(())
+}
+
+/// The largest picture that any frame header in it, or what looks like one, claims.
+fn largest_size(jpeg: &[u8]) -> usize {
+    let headers = jpeg
+        .windows(9)
+        .filter(|w| w[0] == 0xff && w[1] & 0xf0 == 0xc0);
+    let side = |high: u8, low: u8| usize::from(high) << 8 | usize::from(low);
+    let claims = headers.map(|w| side(w[5], w[6]) * side(w[7], w[8]));
+    claims.max().unwrap_or(0)
+}
+
+/// A model: its manifest, a [`SEPARATOR`], and a safetensors file.
+///
+/// # Panics
+/// Unless a manifest that is accepted describes a sound graph and survives being written and read,
+/// and a model that loads has finite weights of the graph's shapes.
+pub fn model(bytes: &[u8]) -> String {
+    let (text, weights) = two_files(bytes);
+    // without the right hash nothing else would be looked at
+    let Ok(mut value) = serde_json::from_slice::<serde_json::Value>(text) else {
+        return match Model::from_bytes(text, weights, "fuzz") {
+            Ok(_) => panic!("a manifest that is no JSON was accepted"),
+            Err(error) => kind(&error),
+        };
+    };
+    if let Some(hash) = value.get_mut("sha256") {
+        let digest = Sha256::digest(weights);
+        let text: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        *hash = text.into();
+    }
+    let text = value.to_string();
+    match Model::from_bytes(text.as_bytes(), weights, "fuzz") {
+        Ok(model) => {
+            check_model(&model);
+            "loaded".to_owned()
+        }
+        Err(error) => {
+            if let Ok(manifest) = serde_json::from_str::<Manifest>(&text)
+                && let Ok(graph) = manifest.network.graph(manifest.classes.len())
+            {
+                check_graph(&graph, &manifest);
+            }
+            kind(&error)
+        }
+    }
+}
+
+/// The bundled weights with bytes changed: `[offset: u32, byte]` after `[offset: u32, byte]`.
+///
+/// # Panics
+/// As [`model`].
+pub fn weights(bytes: &[u8]) -> String {
+    static FILES: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
+        ["json", "safetensors"].map(|extension| {
+            let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/vovnet27_slim");
+            std::fs::read(bundled.with_extension(extension)).expect("the bundled model")
+        })
+    });
+    let [manifest, weights] = &*FILES;
+    let mut weights = weights.clone();
+    for patch in bytes.chunks_exact(5) {
+        let offset = u32::from_le_bytes([patch[0], patch[1], patch[2], patch[3]]);
+        let offset = offset as usize % weights.len();
+        weights[offset] = patch[4];
+    }
+    model(&[manifest, [SEPARATOR].as_slice(), &weights].concat())
+}
+
+fn check_model(model: &Model) {
+    let manifest = &model.manifest;
+    check_graph(&model.graph, manifest);
+    assert!(manifest.mean.iter().all(|mean| mean.is_finite()));
+    assert!(manifest.std.iter().all(|std| std.is_finite() && *std > 0.0));
+    let ranges = manifest.int8.iter().flat_map(|int8| int8.ranges.values());
+    assert!({ ranges }.all(|range| range.is_finite() && *range >= 0.0));
+    assert_eq!(model.weights.len(), model.graph.convs().count());
+    for ((_, conv), weights) in model.graph.convs().zip(&model.weights) {
+        assert_eq!(weights.weight.len(), conv.weight_len());
+        assert_eq!(weights.bias.len(), conv.out_channels);
+        let mut values = weights.weight.iter().chain(&weights.bias);
+        assert!(values.all(|value| value.is_finite()), "{}", conv.weight);
+    }
+    let written = serde_json::to_vec(manifest).expect("a manifest can be written");
+    let read: Manifest = serde_json::from_slice(&written).expect("and read again");
+    let rewritten = serde_json::to_vec(&read).expect("and written again");
+    assert_eq!(written, rewritten);
+}
+
+fn check_graph(graph: &Graph, manifest: &Manifest) {
+    for (index, node) in graph.nodes.iter().enumerate() {
+        assert!(
+            node.inputs.iter().all(|input| input.0 < index),
+            "{}",
+            node.name
+        );
+        let channels: Vec<usize> = node.inputs.iter().map(|&id| graph.channels(id)).collect();
+        let right = match &node.op {
+            Op::Input => channels.is_empty() && node.channels == 3,
+            Op::Conv(conv) => channels == [conv.in_channels] && node.channels == conv.out_channels,
+            Op::MaxPool | Op::Upsample => channels == [node.channels],
+            Op::Add => channels == [node.channels; 2],
+            Op::Concat => channels.iter().sum::<usize>() == node.channels,
+        };
+        assert!(right && node.channels > 0, "{}: {channels:?}", node.name);
+    }
+    let network = &manifest.network;
+    assert_eq!(graph.outputs.len(), network.strides.len());
+    let shapes = graph.shapes(64, 96);
+    for level in &graph.outputs {
+        assert_eq!(graph.channels(level.class), manifest.classes.len());
+        assert_eq!(
+            Some(graph.channels(level.boxes)),
+            network.box_bins.checked_mul(4)
+        );
+        for id in [level.class, level.boxes] {
+            let shape = shapes[id.0];
+            assert_eq!(
+                (shape.height, shape.width),
+                (64 / level.stride, 96 / level.stride)
+            );
+        }
+    }
+}
+
+/// A settings file.
+///
+/// # Panics
+/// Unless settings that are accepted are so again when they are written as TOML and read back, and
+/// when they are laid over defaults; and unless an error names the key or the line.
+pub fn settings(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let table = toml::from_str::<toml::Table>(&text).ok();
+    let load = |text: &str| Settings::load(Scratch::with(text.as_bytes()).path());
+    match (load(&text), table) {
+        (Ok(settings), Some(table)) => {
+            settings
+                .validate()
+                .expect("settings that were read are valid");
+            let written = toml::to_string(&table).expect("a table can be written");
+            assert_eq!(load(&written).expect("and read again"), settings);
+            let (over, under) = (settings.clone(), Settings::default());
+            assert_eq!(over.or(under), settings);
+            assert_eq!(Settings::default().or(settings.clone()), settings);
+            let _ = (settings.log_options(), settings.engine_options());
+            format!("{} settings", table.len())
+        }
+        (Err(error), table) => {
+            let message = error.to_string();
+            let named = match (&error, &table) {
+                (ConfigError::UnknownKey { key, .. }, Some(table)) => table.contains_key(key),
+                (_, Some(table)) => table.keys().any(|key| message.contains(key)),
+                (_, None) => message.contains("line"),
+            };
+            assert!(named, "neither a key nor a line: {message}");
+            kind(&error)
+        }
+        (Ok(_), None) => panic!("settings that are no TOML were accepted"),
+    }
+}
+
+/// Annotations of a data set in COCO form, a [`SEPARATOR`], and detections in COCO's results form.
+///
+/// # Panics
+/// Unless figures are from 0 to 1, results survive being written and read, and the set's own boxes,
+/// as detections, have an average precision of 1 wherever there is one.
+pub fn coco(bytes: &[u8]) -> String {
+    let (annotations, results) = two_files(bytes);
+    let file = Scratch::with(&in_tar(annotations));
+    let dataset = match Dataset::open(file.path()) {
+        Ok(dataset) => dataset,
+        Err(error) => return kind(&error),
+    };
+    check_dataset(&dataset);
+    check_own_boxes(&dataset);
+    let file = Scratch::with(results);
+    let predictions = match Predictions::read(file.path(), &dataset) {
+        Ok(predictions) => predictions,
+        Err(error) => return kind(&error),
+    };
+    let evaluation = evaluate(&dataset, &predictions, &EvalOptions::default());
+    check_figures(&evaluation);
+    let written = Scratch::with(&[]);
+    predictions
+        .write(written.path(), &dataset)
+        .expect("a file in memory can be written");
+    let read = Predictions::read(written.path(), &dataset).expect("what was written is read");
+    assert!((0..dataset.images.len()).all(|i| read.of_image(i) == predictions.of_image(i)));
+    format!("{} of {}", few(predictions.len()), few(evaluation.boxes))
+}
+
+/// A data set in a tar.
+///
+/// # Panics
+/// Unless the set is consistent in itself.
+pub fn tar(bytes: &[u8]) -> String {
+    let file = Scratch::with(bytes);
+    let mut dataset = match Dataset::open(file.path()) {
+        Ok(dataset) => dataset,
+        Err(error) => return kind(&error),
+    };
+    check_dataset(&dataset);
+    let small = |size: Size| size.area() <= MOST_PIXELS;
+    let outcome = match dataset.check_pictures() {
+        Err(error) => kind(&error),
+        Ok(()) => match dataset
+            .images
+            .iter()
+            .position(|i| i.size.is_some_and(small))
+        {
+            None => "nothing small".to_owned(),
+            Some(index) => match dataset.read(index) {
+                Err(error) => kind(&error),
+                Ok(frame) => {
+                    assert_eq!(Some(frame.size), dataset.images[index].size);
+                    assert_eq!(frame.data.len(), 3 * frame.size.area());
+                    "a picture".to_owned()
+                }
+            },
+        },
+    };
+    format!("{} images, {outcome}", few(dataset.images.len()))
+}
+
+fn check_dataset(dataset: &Dataset) {
+    let ids = |a: i64, b: i64| a < b;
+    assert!(
+        dataset
+            .categories
+            .windows(2)
+            .all(|pair| ids(pair[0].id, pair[1].id))
+    );
+    assert!(
+        dataset
+            .images
+            .windows(2)
+            .all(|pair| ids(pair[0].id, pair[1].id))
+    );
+    for image in &dataset.images {
+        assert_eq!(image.labelled.len(), dataset.categories.len());
+        for truth in &image.truths {
+            assert!(image.labelled[truth.category]);
+            assert!(truth.bbox[2] >= 0.0 && truth.bbox[3] >= 0.0);
+        }
+    }
+}
+
+/// The boxes that are to be found, as the detections of a perfect detector. Only where there is
+/// nothing that the definition treats in its own way: no crowds, no more than 100 boxes, and sides
+/// and places for which f64 has digits to spare.
+fn check_own_boxes(dataset: &Dataset) {
+    let plain = |value: f64| value.abs() <= 1e4;
+    let mut rows = Vec::new();
+    for image in &dataset.images {
+        let ordinary = image.truths.iter().all(|truth| {
+            let [x, y, width, height] = truth.bbox;
+            let sides = [width, height]
+                .into_iter()
+                .all(|side| (1.0..=1e4).contains(&side));
+            !truth.ignore && plain(x) && plain(y) && sides && (0.0..=1e9).contains(&truth.area)
+        });
+        if !ordinary || image.truths.len() > 100 {
+            return;
+        }
+        rows.extend(image.truths.iter().map(|truth| {
+            let category = dataset.categories[truth.category].id;
+            serde_json::json!({
+                "image_id": image.id, "category_id": category, "bbox": truth.bbox, "score": 1.0,
+            })
+        }));
+    }
+    let file = Scratch::with(serde_json::Value::from(rows).to_string().as_bytes());
+    let own = Predictions::read(file.path(), dataset).expect("the set's own boxes are results");
+    let evaluation = evaluate(dataset, &own, &EvalOptions::default());
+    check_figures(&evaluation);
+    for class in &evaluation.classes {
+        let ap = class.coco.ap;
+        assert_eq!(ap.is_some(), class.boxes > 0, "{}", class.name);
+        assert!(
+            ap.is_none_or(|ap| ap > 1.0 - 1e-9),
+            "'{}': {ap:?}",
+            class.name
+        );
+    }
+}
+
+fn check_figures(evaluation: &Evaluation) {
+    for class in &evaluation.classes {
+        let voc = [class.voc.ap_11_point, class.voc.ap_area];
+        let mut figures = class.coco.values().into_iter().chain(voc).flatten();
+        let right = figures.all(|figure| (0.0..=1.0 + 1e-9).contains(&figure));
+        assert!(right, "{:?} {:?}", class.coco, class.voc);
+    }
+    assert!(!evaluation.to_string().is_empty());
+    evaluation.to_json().expect("a report can be written");
+}
+
+/// A tar that holds an annotation file alone.
+fn in_tar(annotations: &[u8]) -> Vec<u8> {
+    let mut tar = ::tar::Builder::new(Vec::new());
+    let mut header = ::tar::Header::new_ustar();
+    header.set_size(annotations.len() as u64);
+    let name = "annotations.json";
+    tar.append_data(&mut header, name, annotations)
+        .and_then(|()| tar.into_inner())
+        .expect("memory can be written")
+}
+
+fn two_files(bytes: &[u8]) -> (&[u8], &[u8]) {
+    match bytes.iter().position(|&byte| byte == SEPARATOR) {
+        Some(at) => (&bytes[..at], &bytes[at + 1..]),
+        None => (bytes, &[]),
+    }
+}
+
+/// A file in memory: readers take paths.
+struct Scratch {
+    _file: File,
+    path: PathBuf,
+}
+
+impl Scratch {
+    fn with(bytes: &[u8]) -> Scratch {
+        let file = memfd_create("fuzz", MFdFlags::MFD_CLOEXEC).map(File::from);
+        let mut file = file.expect("a file in memory can be made");
+        file.write_all(bytes).expect("memory can be written");
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd()).into();
+        Scratch { _file: file, path }
+    }
+
+    fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// 0, 1, 2, or many.
+fn few(count: usize) -> &'static str {
+    ["0", "1", "2", "many"][count.min(3)]
+}
+
+/// An error's message and its causes, without what differs from input to input: numbers, and text
+/// in quotes.
+fn kind(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text = format!("{text}: {source}");
+        next = source.source();
+    }
+    let mut chars = text.lines().last().unwrap_or_default().chars();
+    let mut kind = String::new();
+    let mut quote = None;
+    while let Some(char) = chars.next() {
+        match (char, quote) {
+            ('\\', _) => drop(chars.next()), // with what it escapes
+            (_, Some(open)) if char == open => quote = None,
+            ('\'' | '"' | '`', None) => {
+                quote = Some(char);
+                kind.push('…');
+            }
+            (_, None) if char.is_ascii_alphabetic() || " :,.".contains(char) => kind.push(char),
+            _ => {}
+        }
+    }
+    kind
+}
