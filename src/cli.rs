@@ -4,25 +4,31 @@ mod calibrate;
 mod detect;
 mod doctor;
 mod eval;
+mod exit;
+mod overlap;
 mod run;
 mod signals;
 mod stages;
 
-use crate::capture::CaptureError;
-use crate::config::{ConfigError, Settings};
+use crate::config::Settings;
 use crate::detect::{Detector, DetectorOptions};
 use crate::engine::cpu::Isa;
-use crate::engine::{EngineChoice, EngineError, EngineOptions, Precision};
+use crate::engine::{EngineChoice, EngineOptions, Precision};
 use crate::model::{Model, ModelError};
 use clap::{Parser, Subcommand};
-use std::error::Error;
-use std::fmt;
+use exit::{
+    CONFIG, NO_CAMERA, NO_INPUT, RUN_FAILED, USAGE, capture_code, config_code, config_failure,
+    engine_failure,
+};
+use overlap::{keep_apart, keep_clip};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+pub use exit::Failure;
+
 /// Camera object detection with VoVNet-27-slim: boxes, JSONL, live FPS and joules per frame.
 #[derive(Debug, Parser)]
-#[command(name = "vovcam", version, args_conflicts_with_subcommands = true, after_help = AFTER_HELP)]
+#[command(name = "vovcam", version, args_conflicts_with_subcommands = true, after_help = exit::AFTER_HELP)]
 pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -32,10 +38,6 @@ pub struct Cli {
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     pub verbose: u8,
 }
-
-const AFTER_HELP: &str = "\
-Exit codes: 0 stopped or done, 1 the run failed, 2 usage, 66 a model, clip or picture is missing
-or bad, 69 no camera (with --no-retry) or a program that reads it is missing, 78 configuration.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -92,58 +94,6 @@ impl EngineArgs {
     }
 }
 
-/// An error with its exit code, printed as one chain.
-#[derive(Debug)]
-pub struct Failure {
-    /// The process exit code.
-    pub code: u8,
-    error: Box<dyn Error + Send + Sync>,
-}
-
-/// The run failed.
-pub(crate) const RUN_FAILED: u8 = 1;
-/// Wrong command line.
-pub(crate) const USAGE: u8 = 2;
-/// A model, clip or picture is missing or bad (sysexits EX_NOINPUT).
-pub(crate) const NO_INPUT: u8 = 66;
-/// No camera (sysexits EX_UNAVAILABLE).
-pub(crate) const NO_CAMERA: u8 = 69;
-/// Bad configuration (sysexits EX_CONFIG).
-pub(crate) const CONFIG: u8 = 78;
-
-impl Failure {
-    pub(crate) fn new(code: u8, error: impl Into<Box<dyn Error + Send + Sync>>) -> Failure {
-        Failure {
-            code,
-            error: error.into(),
-        }
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.error)?;
-        let mut cause = self.error.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
-    }
-}
-
-impl From<ModelError> for Failure {
-    fn from(error: ModelError) -> Failure {
-        Failure::new(NO_INPUT, error)
-    }
-}
-
-impl From<EngineError> for Failure {
-    fn from(error: EngineError) -> Failure {
-        engine_failure(error, false)
-    }
-}
-
 impl Cli {
     /// Runs the chosen command to its end.
     ///
@@ -181,33 +131,6 @@ pub fn say(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// The exit code of a source that cannot be read.
-fn capture_code(error: &CaptureError) -> u8 {
-    match error {
-        CaptureError::Camera { .. } | CaptureError::Missing { .. } => NO_CAMERA,
-        CaptureError::Unusable(_) => USAGE,
-        _ => NO_INPUT,
-    }
-}
-
-/// The exit code of a bad value: the configuration's fault where there is one, else the command
-/// line's.
-fn config_code(in_file: bool) -> u8 {
-    if in_file { CONFIG } else { USAGE }
-}
-
-fn config_failure(error: ConfigError, in_file: bool) -> Failure {
-    Failure::new(config_code(in_file), error)
-}
-
-fn engine_failure(error: EngineError, in_file: bool) -> Failure {
-    let code = match error {
-        EngineError::Unsupported { .. } => config_code(in_file),
-        _ => RUN_FAILED,
-    };
-    Failure::new(code, error)
-}
-
 /// The model named, or the one built in.
 fn load_model(path: Option<&Path>) -> Result<Model, ModelError> {
     match path {
@@ -230,51 +153,4 @@ fn load_detector(settings: &Settings, in_file: bool) -> Result<(Model, Detector)
     let detector = Detector::new(&model, &options).map_err(|e| engine_failure(e, in_file))?;
     model.weights = Vec::new(); // the engine has its own; small boards want the memory
     Ok((model, detector))
-}
-
-/// Refuses to save annotated pictures over the pictures that are read.
-fn keep_apart<'a>(
-    save: Option<&Path>,
-    mut inputs: impl Iterator<Item = &'a Path>,
-) -> Result<(), Failure> {
-    let Some(save) = save else { return Ok(()) };
-    // a folder that does not exist yet holds no inputs
-    let Ok(target) = save.canonicalize() else {
-        return Ok(());
-    };
-    let folder = |input: &Path| {
-        let path = input.canonicalize().ok()?;
-        if path.is_dir() {
-            Some(path)
-        } else {
-            path.parent().map(Path::to_owned)
-        }
-    };
-    match inputs.any(|input| folder(input).is_some_and(|folder| folder == target)) {
-        false => Ok(()),
-        true => Err(Failure::new(
-            USAGE,
-            format!(
-                "'{}' holds the pictures that are read and annotated ones would overwrite them: \
-                 give --save another folder",
-                save.display()
-            ),
-        )),
-    }
-}
-
-/// Refuses to save an annotated clip over the clip that is read.
-fn keep_clip(save: Option<&Path>, clip: &Path) -> Result<(), Failure> {
-    let same = |save: &Path| matches!((save.canonicalize(), clip.canonicalize()), (Ok(a), Ok(b)) if a == b);
-    match save.filter(|save| same(save)) {
-        None => Ok(()),
-        Some(save) => Err(Failure::new(
-            USAGE,
-            format!(
-                "'{}' is the clip that is read and the annotated one would overwrite it: \
-                 give --save another name",
-                save.display()
-            ),
-        )),
-    }
 }
