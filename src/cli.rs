@@ -1,4 +1,4 @@
-//! The command line: one file a body.
+//! The command line: one file a command.
 
 mod calibrate;
 mod detect;
@@ -10,10 +10,8 @@ mod run;
 mod signals;
 mod stages;
 
-use crate::config::Settings;
+use crate::config::{DetectorSettings, Resolved, Settings, resolve};
 use crate::detect::{Detector, DetectorOptions};
-use crate::engine::cpu::Isa;
-use crate::engine::{EngineChoice, EngineOptions, Precision};
 use crate::model::{Model, ModelError};
 use clap::{Parser, Subcommand};
 use exit::{
@@ -28,7 +26,7 @@ pub use exit::Failure;
 
 /// Camera object detection with VoVNet-27-slim: boxes, JSONL, live FPS and joules per frame.
 #[derive(Debug, Parser)]
-#[command(name = "vovcam", version, args_conflicts_with_subcommands = true, after_help = exit::AFTER_HELP)]
+#[command(name = "vovcam", version, args_conflicts_with_subcommands = true, after_help = exit::HELP)]
 pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -43,11 +41,11 @@ pub struct Cli {
 enum Command {
     /// Detect on a camera, clip or folder until it ends or Ctrl-C (the default)
     Run(Box<RunArgs>),
-    /// Detect on single pictures
+    /// Detect on single images
     Detect(detect::DetectArgs),
     /// Measure average precision on a labelled set
     Eval(eval::EvalArgs),
-    /// Measure a model's int8 ranges on pictures and write them into its manifest
+    /// Measure a model's int8 ranges on images and write them into its manifest
     Calibrate(calibrate::CalibrateArgs),
     /// Check camera, model, engine, power meter and display, and say how to fix what is missing
     Doctor(doctor::DoctorArgs),
@@ -62,43 +60,11 @@ struct RunArgs {
     settings: Settings,
 }
 
-/// What runs the network, for commands without a settings file.
-#[derive(Clone, Copy, Debug, clap::Args)]
-struct EngineArgs {
-    /// What runs the network
-    #[arg(long, value_enum, default_value_t)]
-    engine: EngineChoice,
-    /// What the values between layers are [default: f16 on a GPU, f32 on a CPU]
-    #[arg(long, value_enum)]
-    precision: Option<Precision>,
-    /// CPU threads for the network, 0 = one a core
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = threads())]
-    threads: usize,
-    /// CPU instruction set [default: the best of this machine]
-    #[arg(long, value_enum)]
-    isa: Option<Isa>,
-}
-
-fn threads() -> clap::builder::RangedU64ValueParser<usize> {
-    clap::builder::RangedU64ValueParser::new().range(0..=256)
-}
-
-impl EngineArgs {
-    fn options(self) -> EngineOptions {
-        EngineOptions {
-            engine: self.engine,
-            precision: self.precision,
-            threads: self.threads,
-            isa: self.isa,
-        }
-    }
-}
-
 impl Cli {
     /// Runs the chosen command to its end.
     ///
     /// # Errors
-    /// What went wrong, with the exit code.
+    /// The failure, with its exit code.
     pub fn run(self) -> Result<(), Failure> {
         match self.command {
             None => run::run(self.run),
@@ -112,16 +78,10 @@ impl Cli {
 }
 
 impl RunArgs {
-    /// The command line over the settings file, checked.
-    fn merged(&self) -> Result<Settings, Failure> {
-        let file = match &self.config {
-            Some(path) => Settings::load(path).map_err(|e| Failure::new(CONFIG, e))?,
-            None => Settings::default(),
-        };
-        // the file's own values were checked as it was read
-        let settings = self.settings.clone().or(file);
-        settings.validate().map_err(|e| Failure::new(USAGE, e))?;
-        Ok(settings)
+    /// The command line over the settings file, in which `tables` may stand.
+    fn resolve(&self, tables: &[&str]) -> Result<Resolved, Failure> {
+        let file = self.config.as_deref();
+        resolve(&self.settings, file, tables).map_err(|e| config_failure(e, file.is_some()))
     }
 }
 
@@ -140,13 +100,13 @@ fn load_model(path: Option<&Path>) -> Result<Model, ModelError> {
 }
 
 /// Model and detector for these settings.
-fn load_detector(settings: &Settings, in_file: bool) -> Result<(Model, Detector), Failure> {
-    let mut model = load_model(settings.model.as_deref())?;
+fn load_detector(settings: &DetectorSettings, in_file: bool) -> Result<(Model, Detector), Failure> {
+    let mut model = load_model(settings.engine.model.as_deref())?;
     let thresholds = settings
         .thresholds(&model.manifest)
         .map_err(|e| config_failure(e, in_file))?;
     let options = DetectorOptions {
-        engine: settings.engine_options(),
+        engine: settings.engine.options(),
         input: settings.input,
         thresholds: Some(thresholds),
     };

@@ -7,8 +7,20 @@ use crate::model::ModelError;
 use std::error::Error;
 use std::fmt;
 
-pub(super) const AFTER_HELP: &str = "\
-Exit codes: 0 stopped or done, 1 the run failed, 2 usage, 66 a model, clip or picture is missing
+/// The run failed.
+pub(crate) const RUN_FAILED: u8 = 1;
+/// Wrong command line.
+pub(crate) const USAGE: u8 = 2;
+/// A model, clip or image is missing or bad (sysexits EX_NOINPUT).
+pub(crate) const NO_INPUT: u8 = 66;
+/// No camera (sysexits EX_UNAVAILABLE).
+pub(crate) const NO_CAMERA: u8 = 69;
+/// Bad configuration (sysexits EX_CONFIG).
+pub(crate) const CONFIG: u8 = 78;
+
+/// The codes as `--help` lists them.
+pub(super) const HELP: &str = "\
+Exit codes: 0 stopped or done, 1 the run failed, 2 usage, 66 a model, clip or image is missing
 or bad, 69 no camera (with --no-retry) or a program that reads it is missing, 78 configuration.";
 
 /// An error with its exit code, printed as one chain.
@@ -18,17 +30,6 @@ pub struct Failure {
     pub code: u8,
     error: Box<dyn Error + Send + Sync>,
 }
-
-/// The run failed.
-pub(crate) const RUN_FAILED: u8 = 1;
-/// Wrong command line.
-pub(crate) const USAGE: u8 = 2;
-/// A model, clip or picture is missing or bad (sysexits EX_NOINPUT).
-pub(crate) const NO_INPUT: u8 = 66;
-/// No camera (sysexits EX_UNAVAILABLE).
-pub(crate) const NO_CAMERA: u8 = 69;
-/// Bad configuration (sysexits EX_CONFIG).
-pub(crate) const CONFIG: u8 = 78;
 
 impl Failure {
     pub(crate) fn new(code: u8, error: impl Into<Box<dyn Error + Send + Sync>>) -> Failure {
@@ -72,14 +73,19 @@ pub(super) fn capture_code(error: &CaptureError) -> u8 {
     }
 }
 
-/// The exit code of a bad value: the configuration's fault where there is one, else the command
-/// line's.
+/// The exit code of a wrong setting: the configuration's fault where there is a file, else the
+/// command line's.
 pub(super) fn config_code(in_file: bool) -> u8 {
     if in_file { CONFIG } else { USAGE }
 }
 
 pub(super) fn config_failure(error: ConfigError, in_file: bool) -> Failure {
-    Failure::new(config_code(in_file), error)
+    let code = match error {
+        ConfigError::UnknownClass { .. } => config_code(in_file),
+        ConfigError::NotText(_) => USAGE,
+        _ => CONFIG,
+    };
+    Failure::new(code, error)
 }
 
 pub(super) fn engine_failure(error: EngineError, in_file: bool) -> Failure {

@@ -3,7 +3,7 @@
 use super::{Failure, USAGE};
 use std::path::Path;
 
-/// Refuses to save annotated pictures over the pictures that are read.
+/// Refuses to save annotated images over the images that are read.
 pub(super) fn keep_apart<'a>(
     save: Option<&Path>,
     mut inputs: impl Iterator<Item = &'a Path>,
@@ -26,7 +26,7 @@ pub(super) fn keep_apart<'a>(
         true => Err(Failure::new(
             USAGE,
             format!(
-                "'{}' holds the pictures that are read and annotated ones would overwrite them: \
+                "'{}' holds the images that are read and annotated ones would overwrite them: \
                  give --save another folder",
                 save.display()
             ),
