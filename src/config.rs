@@ -12,6 +12,8 @@
 //! file, which this module hands over as they are.
 
 mod choice;
+#[cfg(test)]
+mod documented;
 mod error;
 mod file;
 mod merge;
