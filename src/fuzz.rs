@@ -8,7 +8,7 @@ use crate::avi::{AviError, AviReader, AviWriter};
 use crate::capture::decode::{MAX_SIDE, YuvCoding, frame_len, to_rgb};
 use crate::capture::raw::read_jpeg;
 use crate::capture::y4m::{self, FrameReader};
-use crate::config::{ConfigError, Settings};
+use crate::config::{ConfigError, Settings, resolve};
 use crate::eval::dataset::Dataset;
 use crate::eval::predictions::Predictions;
 use crate::eval::{EvalOptions, Evaluation, evaluate};
@@ -316,15 +316,16 @@ pub fn settings(bytes: &[u8]) -> String {
     let load = |text: &str| Settings::load(Scratch::with(text.as_bytes()).path());
     match (load(&text), table) {
         (Ok(settings), Some(table)) => {
-            settings
-                .validate()
-                .expect("settings that were read are valid");
             let written = toml::to_string(&table).expect("a table can be written");
             assert_eq!(load(&written).expect("and read again"), settings);
-            let (over, under) = (settings.clone(), Settings::default());
-            assert_eq!(over.or(under), settings);
-            assert_eq!(Settings::default().or(settings.clone()), settings);
-            let _ = (settings.log_options(), settings.engine_options());
+            let over = |line: &Settings, text: &str| {
+                let file = Scratch::with(text.as_bytes());
+                let resolved = resolve(line, Some(file.path()), &[]);
+                resolved.expect("the file was read before").settings
+            };
+            assert_eq!(over(&settings, ""), settings);
+            assert_eq!(over(&Settings::default(), &text), settings);
+            let _ = (settings.log.options(), settings.detector.engine.options());
             format!("{} settings", table.len())
         }
         (Err(error), table) => {

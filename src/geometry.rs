@@ -1,6 +1,7 @@
 //! Sizes, boxes and the mapping between frame pixels and network input pixels.
 
-use serde::{Deserialize, Serialize};
+use crate::units::serde_by_text;
+use serde::Serialize;
 
 /// Width and height in pixels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
@@ -201,9 +202,8 @@ pub fn input_size_for(frame: Size, long_side: u32, multiple: u32) -> Size {
     Size::new(side(frame.width), side(frame.height))
 }
 
-/// Size of the network's input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "InputText")]
+/// Size of the network's input: in settings `640`, `"640"` or `"640x384"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InputSize {
     /// The long side in pixels; the short side follows the frame's aspect ratio.
     LongSide(u32),
@@ -211,24 +211,13 @@ pub enum InputSize {
     Exact(Size),
 }
 
-/// The input size in a settings file: `640`, `"640"` or `"640x384"`.
-#[derive(Deserialize)]
-#[serde(
-    untagged,
-    expecting = "expected a side such as 640, or both such as \"640x384\""
-)]
-enum InputText {
-    Number(u32),
-    Text(String),
-}
+serde_by_text!(InputSize);
 
-impl TryFrom<InputText> for InputSize {
-    type Error = String;
-
-    fn try_from(text: InputText) -> Result<InputSize, String> {
-        match text {
-            InputText::Number(side) => side.to_string().parse(),
-            InputText::Text(text) => text.parse(),
+impl std::fmt::Display for InputSize {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            InputSize::LongSide(side) => side.fmt(f),
+            InputSize::Exact(size) => size.fmt(f),
         }
     }
 }
@@ -240,20 +229,20 @@ impl std::str::FromStr for InputSize {
     type Err = String;
 
     fn from_str(text: &str) -> Result<InputSize, String> {
-        let (size, input) = match text.parse::<u32>() {
-            Ok(side) => (Size::new(side, side), InputSize::LongSide(side)),
-            Err(_) => {
-                let size: Size = text.parse()?;
-                (size, InputSize::Exact(size))
-            }
+        let input = match text.parse() {
+            Ok(side) => Some(InputSize::LongSide(side)),
+            Err(_) => text.parse().ok().map(InputSize::Exact),
         };
         let fits = |side: u32| side > 0 && side.is_multiple_of(32) && side <= MAX_INPUT_SIDE;
-        match fits(size.width) && fits(size.height) {
-            true => Ok(input),
-            false => Err(format!(
+        let all_fit = |input: &InputSize| match *input {
+            InputSize::LongSide(side) => fits(side),
+            InputSize::Exact(size) => fits(size.width) && fits(size.height),
+        };
+        input.filter(all_fit).ok_or_else(|| {
+            format!(
                 "expected multiples of 32 up to {MAX_INPUT_SIDE}, such as '320' or '640x384', got '{text}'"
-            )),
-        }
+            )
+        })
     }
 }
 

@@ -7,7 +7,6 @@ use crate::detect::preprocess::Preprocessor;
 use crate::eval::calibration::Calibration;
 use crate::geometry::Size;
 use crate::model::Model;
-use crate::pipeline::Stop;
 use crate::tensor::Batch;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,23 +16,22 @@ pub(super) struct CalibrateArgs {
     /// The manifest that gets the ranges
     #[arg(long, value_name = "MODEL.json")]
     model: PathBuf,
-    /// Pictures like those the model will see: a folder or a clip. Training pictures are right,
-    /// evaluation pictures are not
+    /// Images like those the model will see: a folder or a clip. Training images are right,
+    /// evaluation images are not
     #[arg(long, value_name = "DIR|FILE")]
     source: String,
-    /// Pictures to measure
-    #[arg(long, value_name = "N", default_value_t = 200)]
-    pictures: usize,
+    /// Images to measure
+    #[arg(long, alias = "pictures", value_name = "N", default_value_t = 200)]
+    images: usize,
 }
 
 pub(super) fn run(args: &CalibrateArgs) -> Result<(), Failure> {
     let mut model = Model::load(&args.model)?;
     let spec = SourceSpec::parse(&args.source).map_err(|e| Failure::new(USAGE, e))?;
     if spec == SourceSpec::Stdin {
-        let reason = "--source: expected a folder of pictures or a clip, got '-' (raw frames)";
+        let reason = "--source: expected a folder of images or a clip, got '-' (raw frames)";
         return Err(Failure::new(USAGE, reason));
     }
-    let stop = Stop::default();
     let options = CaptureOptions {
         size: None,
         fps: None,
@@ -41,12 +39,12 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<(), Failure> {
         timeout: Duration::from_secs(5),
         retry: false,
         clock: SystemClock::shared(),
-        stop: stop.signal().clone(),
+        stop: crossbeam_channel::never(),
     };
     let mut source =
         capture::open(&spec, &options).map_err(|e| Failure::new(super::capture_code(&e), e))?;
     let mut calibration = Calibration::new(&model)?;
-    measure(&mut calibration, &model, source.as_mut(), args.pictures)?;
+    measure(&mut calibration, &model, source.as_mut(), args.images)?;
     model.manifest.int8 = Some(calibration.finish());
     write_manifest(&args.model.with_extension("json"), &model)
 }
@@ -55,13 +53,13 @@ fn measure(
     calibration: &mut Calibration,
     model: &Model,
     source: &mut dyn Source,
-    pictures: usize,
+    images: usize,
 ) -> Result<(), Failure> {
     let side = model.manifest.input_size as u32;
     let mut preprocessor = Preprocessor::new(model.manifest.pad_value);
     let mut input = Batch::default();
     let mut measured = 0;
-    while measured < pictures {
+    while measured < images {
         let frame = match source.next() {
             Ok(Next::Frame(frame)) => frame,
             Ok(Next::Event(_)) => continue,
@@ -78,11 +76,11 @@ fn measure(
         calibration.add(&input)?;
         measured += 1;
         if measured.is_multiple_of(50) {
-            super::say(format_args!("{measured} of at most {pictures} pictures"));
+            super::say(format_args!("{measured} of at most {images} images"));
         }
     }
     match measured {
-        0 => Err(Failure::new(NO_INPUT, "the source has no picture")),
+        0 => Err(Failure::new(NO_INPUT, "the source has no image")),
         _ => Ok(()),
     }
 }

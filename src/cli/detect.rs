@@ -1,13 +1,12 @@
-//! `vovcam detect`: single pictures.
+//! `vovcam detect`: single images.
 
-use super::{EngineArgs, Failure, NO_INPUT, RUN_FAILED, load_detector};
+use super::{Failure, NO_INPUT, RUN_FAILED, load_detector};
 use crate::capture::decode::load_image;
 use crate::clock::{Clock, SystemClock};
-use crate::config::Settings;
+use crate::config::DetectorSettings;
 use crate::detect::Detector;
 use crate::detection::Labels;
 use crate::frame::{Frame, FrameMeta, PixelFormat};
-use crate::geometry::InputSize;
 use crate::message::{Report, RunInfo};
 use crate::sink::SinkError;
 use crate::sink::jsonl::JsonlWriter;
@@ -22,51 +21,25 @@ use std::time::Instant;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct DetectArgs {
-    /// Pictures: JPEG, PNG, WebP or BMP
+    /// Images: JPEG, PNG, WebP or BMP
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<PathBuf>,
-    /// One JSON line a picture on standard output
+    /// One JSON line an image on standard output
     #[arg(long)]
     json: bool,
-    /// Save annotated pictures: a folder for JPEGs, or a file ending in .avi
+    /// Save annotated images: a folder for JPEGs, or a file ending in .avi
     #[arg(long, value_name = "DIR|FILE.avi")]
     save: Option<PathBuf>,
-    /// Model manifest or weights [default: the model built in]
-    #[arg(long, value_name = "PATH")]
-    model: Option<PathBuf>,
     #[command(flatten)]
-    engine: EngineArgs,
-    /// Input size of the network: its long side, or both
-    #[arg(long, value_name = "SIDE|WxH")]
-    input: Option<InputSize>,
-    /// Least score, for all classes or some: '0.4', 'person=0.6,car=0.3'
-    #[arg(long, value_name = "SCORE")]
-    threshold: Option<crate::config::ThresholdSpec>,
-    /// Only these classes, by name: 'person,car'
-    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
-    classes: Option<Vec<String>>,
+    detector: DetectorSettings,
 }
 
 pub(super) fn run(args: DetectArgs) -> Result<(), Failure> {
-    let settings = Settings {
-        model: args.model,
-        engine: Some(args.engine.engine),
-        precision: args.engine.precision,
-        threads: Some(args.engine.threads),
-        isa: args.engine.isa,
-        input: args.input,
-        threshold: args.threshold,
-        classes: args.classes,
-        ..Settings::default()
-    };
-    settings
-        .validate()
-        .map_err(|e| super::config_failure(e, false))?;
     super::keep_apart(
         args.save.as_deref(),
         args.images.iter().map(PathBuf::as_path),
     )?;
-    let (model, mut detector) = load_detector(&settings, false)?;
+    let (model, mut detector) = load_detector(&args.detector, false)?;
     let labels = Labels::new(&model.manifest.classes);
     let clock = SystemClock::shared();
     let context = SinkContext {
@@ -106,7 +79,7 @@ pub(super) fn run(args: DetectArgs) -> Result<(), Failure> {
         0 => Ok(()),
         _ => Err(Failure::new(
             NO_INPUT,
-            format!("{bad} of {} pictures could not be read", args.images.len()),
+            format!("{bad} of {} images could not be read", args.images.len()),
         )),
     }
 }
@@ -180,7 +153,7 @@ impl Outputs {
     }
 }
 
-/// For people: one line a picture, one a detection.
+/// For people: one line an image, one a detection.
 fn print(path: &Path, report: &Report) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     let ms = 1e3 * report.times.total().as_secs_f64();

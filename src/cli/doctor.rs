@@ -1,18 +1,18 @@
-//! `vovcam doctor`: what works here, what does not, and how to fix it.
+//! `vovcam doctor`: checks the machine and says how to fix what does not work.
 
 use super::{Failure, RUN_FAILED, load_model};
 use crate::board::GpuPlace;
 use crate::board::{Board, Cuda};
-use crate::engine::{self, EngineOptions};
+use crate::config::EngineSettings;
+use crate::engine;
 use crate::monitor::power;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct DoctorArgs {
-    /// Model manifest or weights [default: the model built in]
-    #[arg(long, value_name = "PATH")]
-    model: Option<PathBuf>,
+    #[command(flatten)]
+    engine: EngineSettings,
 }
 
 pub(super) fn run(args: &DoctorArgs) -> Result<(), Failure> {
@@ -27,7 +27,7 @@ fn report_all(args: &DoctorArgs, report: Report<'_>) -> io::Result<()> {
     report(format!("vovcam {}", env!("CARGO_PKG_VERSION")))?;
     board(Path::new("/"), report)?;
     report(cuda(Path::new("/")))?;
-    let gpu = model(args.model.as_deref(), report)?;
+    let gpu = model(&args.engine, report)?;
     cameras(report)?;
     meter(gpu.as_ref(), report)?;
     display(report)
@@ -48,7 +48,7 @@ fn board(root: &Path, report: Report<'_>) -> io::Result<()> {
     }
 }
 
-/// What of CUDA is installed; whether it works, the engine's line says.
+/// The installed parts of CUDA; whether they work, the engine's line says.
 fn cuda(root: &Path) -> String {
     let Cuda {
         toolkit,
@@ -89,8 +89,8 @@ fn cuda(root: &Path) -> String {
 }
 
 /// The model and the engine that runs it; on which GPU.
-fn model(path: Option<&Path>, report: Report<'_>) -> io::Result<Option<GpuPlace>> {
-    let model = match load_model(path) {
+fn model(settings: &EngineSettings, report: Report<'_>) -> io::Result<Option<GpuPlace>> {
+    let model = match load_model(settings.model.as_deref()) {
         Ok(model) => model,
         Err(error) => {
             report(format!("✗ model: {}", Failure::from(error)))?;
@@ -102,7 +102,7 @@ fn model(path: Option<&Path>, report: Report<'_>) -> io::Result<Option<GpuPlace>
         "✓ model: {} ({}), sha256 {}",
         manifest.name, model.origin, manifest.sha256
     ))?;
-    match engine::load(&model, &EngineOptions::default()) {
+    match engine::load(&model, &settings.options()) {
         Ok(engine) => {
             report(format!("✓ engine: {}", engine.describe()))?;
             Ok(engine.gpu())

@@ -1,6 +1,7 @@
 //! `vovcam eval`: average precision on a labelled set.
 
-use super::{EngineArgs, Failure, NO_INPUT, RUN_FAILED, USAGE, load_model};
+use super::{Failure, NO_INPUT, RUN_FAILED, USAGE, load_model};
+use crate::config::EngineSettings;
 use crate::detect::{Detector, DetectorOptions};
 use crate::detection::Thresholds;
 use crate::eval::dataset::Dataset;
@@ -25,17 +26,14 @@ pub(super) struct EvalArgs {
     /// Write the detections as COCO results
     #[arg(long, value_name = "FILE")]
     detections_out: Option<PathBuf>,
-    /// Only these classes, by name
+    /// Only these classes of the set, by name
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     classes: Option<Vec<String>>,
     /// Leave classes with fewer boxes out of the means
     #[arg(long, value_name = "N", default_value_t = 1)]
     min_boxes: usize,
-    /// Model manifest or weights [default: the model built in]
-    #[arg(long, value_name = "PATH")]
-    model: Option<PathBuf>,
     #[command(flatten)]
-    engine: EngineArgs,
+    engine: EngineSettings,
     /// Input size of the network; one number is a square [default: the model's]
     #[arg(long, value_name = "SIDE|WxH")]
     input: Option<InputSize>,
@@ -72,16 +70,16 @@ pub(super) fn run(args: EvalArgs) -> Result<(), Failure> {
     writeln!(std::io::stdout(), "{}", text.trim_end()).map_err(|e| Failure::new(RUN_FAILED, e))
 }
 
-/// Detections a picture before those of classes that it does not label are dropped.
+/// Detections an image before those of classes that it does not label are dropped.
 const MOST_DETECTIONS: usize = 1000;
 
-/// Detects on every picture at a score near zero, as average precision wants it.
+/// Detects on every image at a score near zero, as average precision wants it.
 fn run_model(
     args: &EvalArgs,
     dataset: &mut Dataset,
     options: &EvalOptions,
 ) -> Result<(Predictions, Option<DetectorInfo>), Failure> {
-    let model = load_model(args.model.as_deref())?;
+    let model = load_model(args.engine.model.as_deref())?;
     let manifest = &model.manifest;
     let classes = dataset
         .match_model(&manifest.classes)

@@ -6,8 +6,9 @@ use super::{
 };
 use crate::capture::{self, CaptureError, CaptureOptions, SourceSpec};
 use crate::clock::SystemClock;
-use crate::config::Settings;
 use crate::config::reload::Reloader;
+use crate::config::values::{Fps, FrameSize};
+use crate::config::{Resolved, Settings};
 use crate::detect::{DetectPlan, Detector};
 use crate::geometry::Size;
 use crate::model::Model;
@@ -26,16 +27,17 @@ const FIRST_CAMERA: &str = "/dev/video0";
 
 pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
     let in_file = args.config.is_some();
-    let settings = args.merged()?;
-    let spec = source(&settings, in_file)?;
-    let save = settings.save.as_deref();
+    let resolved = args.resolve(&stages::tables())?;
+    let settings = &resolved.settings;
+    let spec = source(settings, in_file)?;
+    let save = settings.output.save.as_deref();
     match &spec {
         SourceSpec::Images(path) => keep_apart(save, std::iter::once(path.as_path()))?,
         SourceSpec::Clip(path) => keep_clip(save, path)?,
         SourceSpec::Ffmpeg(input) => keep_clip(save, Path::new(input))?,
         _ => {}
     }
-    let (model, detector) = load_detector(&settings, in_file)?;
+    let (model, detector) = load_detector(&settings.detector, in_file)?;
     let stop = Stop::default();
     let reload_requests = signals::install(&stop, args.config.is_some())?;
     let reload = args.config.map(|path| {
@@ -43,11 +45,12 @@ pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
         reload(Reloader::new(
             path,
             args.settings,
-            settings.clone(),
+            resolved.clone(),
             manifest,
+            &stages::tables(),
         ))
     });
-    let mut pipeline = build(&settings, in_file, &spec, &model, detector, &stop)?;
+    let mut pipeline = build(&resolved, in_file, &spec, &model, detector, &stop)?;
     pipeline.control.reload = reload;
     pipeline.control.reload_requests = reload_requests;
     let totals = pipeline.run(&stop).map_err(failure)?;
@@ -70,8 +73,8 @@ fn reload(mut reloader: Reloader) -> Reload {
 
 /// The source that the settings name, or the first camera where there is one.
 fn source(settings: &Settings, in_file: bool) -> Result<SourceSpec, Failure> {
-    match (&settings.device, &settings.source) {
-        (Some(device), _) => Ok(SourceSpec::camera(device)),
+    match (&settings.source.device, &settings.source.source) {
+        (Some(device), _) => Ok(SourceSpec::camera(device.as_str())),
         (None, Some(source)) => {
             SourceSpec::parse(source).map_err(|e| Failure::new(config_code(in_file), e))
         }
@@ -87,20 +90,21 @@ fn source(settings: &Settings, in_file: bool) -> Result<SourceSpec, Failure> {
 }
 
 fn build(
-    settings: &Settings,
+    resolved: &Resolved,
     in_file: bool,
     spec: &SourceSpec,
     model: &Model,
     detector: Detector,
     stop: &Stop,
 ) -> Result<Pipeline, Failure> {
+    let settings = &resolved.settings;
     let clock = SystemClock::shared();
     let options = CaptureOptions {
-        size: settings.size,
-        fps: settings.fps,
-        format: settings.format,
-        timeout: Duration::from_secs_f64(settings.camera_timeout.unwrap_or(5.0)),
-        retry: settings.no_retry != Some(true),
+        size: settings.source.size.map(FrameSize::get),
+        fps: settings.source.fps.map(Fps::get),
+        format: settings.source.format,
+        timeout: settings.source.camera_timeout(),
+        retry: settings.source.retry(),
         clock: clock.clone(),
         stop: stop.signal().clone(),
     };
@@ -109,7 +113,11 @@ fn build(
         _ => failure(e.into()),
     })?;
     let sampler = sampler(&detector, &clock);
-    let run = run_info(&spec.name(), source.describe(), model, &detector, &sampler);
+    let name = match &settings.source.name {
+        Some(name) => name.as_str().to_owned(),
+        None => spec.name(),
+    };
+    let run = run_info(&name, source.describe(), model, &detector, &sampler);
     tracing::info!("source: {}", run.source);
     tracing::info!(
         "model: {} ({}); engine: {}",
@@ -123,9 +131,8 @@ fn build(
         clock: clock.clone(),
         camera: run.camera.clone(),
     };
-    let tables = toml::Table::new();
-    let sinks = stages::open_outputs(settings, &tables, &context).map_err(sink_failure)?;
-    let analyzers = stages::make_analyzers(&tables)?;
+    let sinks = stages::open_outputs(settings, &resolved.table, &context).map_err(sink_failure)?;
+    let analyzers = stages::make_analyzers(&resolved.table)?;
     let metrics = Metrics::new(clock.clone());
     let (health, news) = Health::new();
     let notifier = Notifier::from_env(&clock, &metrics, &health);
@@ -147,8 +154,8 @@ fn build(
             news,
             ..Control::default()
         },
-        max_frames: settings.max_frames,
-        stats_interval: Duration::from_secs_f64(settings.stats_interval.unwrap_or(10.0)),
+        max_frames: settings.max_frames(),
+        stats_interval: settings.log.stats_interval(),
     })
 }
 
@@ -167,10 +174,13 @@ fn warn_of_short_watchdog(notifier: Option<&Notifier>, camera_timeout: Duration)
 
 /// A window unless headless; without a display the run goes on without one.
 fn window(settings: &Settings) -> Option<Window> {
-    if settings.headless == Some(true) {
+    if settings.output.headless() {
         return None;
     }
-    let size = settings.size.unwrap_or(Size::new(960, 720));
+    let size = settings
+        .source
+        .size
+        .map_or(Size::new(960, 720), FrameSize::get);
     Window::open("vovcam", size)
         .map_err(|reason| tracing::info!("running headless: {reason}"))
         .ok()

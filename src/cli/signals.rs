@@ -13,9 +13,8 @@ use std::sync::atomic::AtomicBool;
 const INTERRUPTED: i32 = 130;
 const TERMINATED: i32 = 143;
 
-/// Installs the handlers; what is returned carries a value for every request to read the settings
-/// again. Without settings to read (`reloadable`), and when its terminal closes, a hang-up stops
-/// the run as it always did.
+/// Installs the handlers and returns the requests to read the settings again. Without a settings
+/// file (not `reloadable`), and when its terminal closes, SIGHUP stops the run.
 pub(super) fn install(stop: &Stop, reloadable: bool) -> Result<Receiver<()>, Failure> {
     let failed = |e: std::io::Error| Failure::new(RUN_FAILED, e);
     let by_ctrl_c = stop.clone();

@@ -24,12 +24,12 @@ pub(super) fn open_outputs(
     context: &SinkContext,
 ) -> Result<Vec<BoxedSink>, SinkError> {
     let mut sinks: Vec<BoxedSink> = Vec::new();
-    if let Some(dest) = &settings.jsonl {
-        let (options, clock) = (settings.log_options(), context.clock.clone());
+    if let Some(dest) = &settings.log.jsonl {
+        let (options, clock) = (settings.log.options(), context.clock.clone());
         let log = JsonlWriter::open(dest, options, clock, &context.camera)?;
         sinks.push(Box::new(LogSink::new(log, context.live)));
     }
-    if let Some(path) = &settings.save {
+    if let Some(path) = &settings.output.save {
         sinks.push(Box::new(Recorder::create(path, context)?));
     }
     for output in TABLE_OUTPUTS {

@@ -1,6 +1,7 @@
 //! Reading `vovcam.toml` again while the program runs.
 
-use super::{ConfigError, Settings};
+use super::merge::differing;
+use super::{ConfigError, Resolved, Settings, resolve};
 use crate::detection::Thresholds;
 use crate::model::Manifest;
 use std::path::PathBuf;
@@ -9,34 +10,44 @@ use std::path::PathBuf;
 const WHILE_RUNNING: [&str; 2] = ["threshold", "classes"];
 
 /// Reads the settings file again and finds out what has changed.
+#[derive(Debug)]
 pub struct Reloader {
     path: PathBuf,
     /// The command line, which wins over the file every time.
     line: Settings,
-    /// What the program runs with.
-    running: Settings,
+    /// The settings that are in effect.
+    running: toml::Table,
     manifest: Manifest,
+    tables: Vec<&'static str>,
 }
 
-/// What a new settings file means for the run.
+/// A new settings file's meaning for the run; as text, the changes.
 #[derive(Debug, PartialEq)]
 pub struct Reloaded {
     /// To be used from the next frame on.
     pub thresholds: Thresholds,
     /// Changed keys that take effect now.
-    pub applied: Vec<&'static str>,
+    pub applied: Vec<String>,
     /// Changed keys that take effect at the next start.
-    pub restart: Vec<&'static str>,
+    pub restart: Vec<String>,
 }
 
 impl Reloader {
-    /// For a program that runs with `line` over the file at `path`.
-    pub fn new(path: PathBuf, line: Settings, running: Settings, manifest: Manifest) -> Reloader {
+    /// For a program that runs with `running`, which is `line` over the file at `path` with
+    /// `tables` as given to [`resolve`].
+    pub fn new(
+        path: PathBuf,
+        line: Settings,
+        running: Resolved,
+        manifest: Manifest,
+        tables: &[&'static str],
+    ) -> Reloader {
         Reloader {
             path,
             line,
-            running,
+            running: running.table,
             manifest,
+            tables: tables.to_vec(),
         }
     }
 
@@ -45,21 +56,27 @@ impl Reloader {
     /// # Errors
     /// As at the start of the program.
     pub fn reload(&mut self) -> Result<Reloaded, ConfigError> {
-        let settings = self.line.clone().or(Settings::load(&self.path)?);
-        settings.validate()?;
-        let thresholds = settings.thresholds(&self.manifest)?;
-        let (applied, restart) = self
-            .running
-            .differing(&settings)
+        let read = resolve(&self.line, Some(&self.path), &self.tables)?;
+        let thresholds = read.settings.detector.thresholds(&self.manifest)?;
+        let (applied, restart) = differing(&self.running, &read.table)
             .into_iter()
-            .partition(|key| WHILE_RUNNING.contains(key));
-        self.running.threshold = settings.threshold;
-        self.running.classes = settings.classes;
+            .partition(|key| WHILE_RUNNING.contains(&key.as_str()));
+        self.apply(read.table);
         Ok(Reloaded {
             thresholds,
             applied,
             restart,
         })
+    }
+
+    /// Takes over the keys that apply while running; other changes are named until a restart.
+    fn apply(&mut self, mut read: toml::Table) {
+        for key in WHILE_RUNNING {
+            match read.remove(key) {
+                Some(value) => self.running.insert(key.to_owned(), value),
+                None => self.running.remove(key),
+            };
+        }
     }
 }
 
@@ -82,19 +99,20 @@ mod tests {
 
     /// A model with the classes class0, class1 and class2, and a file with `text`.
     fn reloader(dir: &tempfile::TempDir, text: &str, line: Settings) -> Reloader {
+        let tables = ["mqtt"];
         let model =
             crate::model::Model::random(crate::network::Network::vovnet27_slim(), 3, 1).unwrap();
         let path = dir.path().join("vovcam.toml");
         std::fs::write(&path, text).unwrap();
-        let running = line.clone().or(Settings::load(&path).unwrap());
-        Reloader::new(path, line, running, model.manifest)
+        let running = resolve(&line, Some(&path), &tables).unwrap();
+        Reloader::new(path, line, running, model.manifest, &tables)
     }
 
     #[test]
     fn thresholds_apply_now_and_other_keys_are_named() {
         let dir = tempfile::tempdir().unwrap();
         let mut reloader = reloader(&dir, "threshold = 0.5\nfps = 15", Settings::default());
-        let text = "threshold = 0.7\nclasses = [\"class1\"]\nfps = 30\njsonl = \"-\"";
+        let text = "threshold = 0.7\nclasses = [\"class1\"]\nfps = 30\n[mqtt]\nport = 1";
         std::fs::write(dir.path().join("vovcam.toml"), text).unwrap();
         let reloaded = reloader.reload().unwrap();
         assert_eq!(
@@ -103,12 +121,17 @@ mod tests {
         );
         assert_eq!(
             reloaded.to_string(),
-            "changed: threshold, classes; restart to apply: fps, jsonl"
+            "changed: classes, threshold; restart to apply: fps, mqtt"
         );
         assert_eq!(
             reloader.reload().unwrap().to_string(),
-            "nothing that applies while running has changed; restart to apply: fps, jsonl",
+            "nothing that applies while running has changed; restart to apply: fps, mqtt",
             "what waits for a restart is named until then"
+        );
+        std::fs::write(dir.path().join("vovcam.toml"), "fps = 15").unwrap();
+        assert_eq!(
+            reloader.reload().unwrap().to_string(),
+            "changed: classes, threshold"
         );
     }
 
@@ -121,22 +144,22 @@ mod tests {
             ("clases = []", "did you mean 'classes'?"),
             ("classes = [\"clas1\"]", "did you mean 'class1'?"),
             ("fps = -1", "0.001 to 1000"),
+            ("[mqqt]", "did you mean 'mqtt'?"),
         ] {
             std::fs::write(dir.path().join("vovcam.toml"), bad).unwrap();
             let error = reloader.reload().unwrap_err().to_string();
             assert!(error.contains(part), "{bad}: {error}");
         }
         std::fs::write(dir.path().join("vovcam.toml"), "threshold = 0.5").unwrap();
-        assert_eq!(reloader.reload().unwrap().applied, [""; 0]);
+        let reloaded = reloader.reload().unwrap();
+        assert_eq!((reloaded.applied, reloaded.restart), (vec![], vec![]));
     }
 
     #[test]
     fn the_command_line_still_wins() {
         let dir = tempfile::tempdir().unwrap();
-        let line = Settings {
-            threshold: Some("0.9".parse().unwrap()),
-            ..Settings::default()
-        };
+        let mut line = Settings::default();
+        line.detector.threshold = Some("0.9".parse().unwrap());
         let mut reloader = reloader(&dir, "", line);
         std::fs::write(dir.path().join("vovcam.toml"), "threshold = 0.1").unwrap();
         let reloaded = reloader.reload().unwrap();

@@ -1,11 +1,12 @@
-//! Least scores as people write them: `0.4`, `person=0.6,car=0.3`, or a TOML table.
+//! Score thresholds as people write them: `0.4`, `person=0.6,car=0.3`, or a TOML table.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 
-/// A least score for all classes, for some, or both.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(try_from = "ThresholdToml")]
+/// A score threshold for all classes, for some, or both.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "ThresholdToml", into = "ThresholdToml")]
 pub struct ThresholdSpec {
     /// For every class that is not named.
     pub all: Option<f32>,
@@ -14,7 +15,7 @@ pub struct ThresholdSpec {
 }
 
 /// `0.4`, `"person=0.6,car=0.3"` or `{ person = 0.6 }`.
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(
     untagged,
     expecting = "expected a score such as 0.4, a text such as \"person=0.6,car=0.3\" or a table such as { person = 0.6 }"
@@ -33,15 +34,35 @@ impl TryFrom<ThresholdToml> for ThresholdSpec {
             ThresholdToml::Text(text) => text.parse(),
             ThresholdToml::All(score) => score.to_string().parse(),
             ThresholdToml::ByClass(by_class) => {
-                by_class
-                    .values()
-                    .try_for_each(|&score| check_score(score, &score.to_string()))?;
+                by_class.iter().try_for_each(|(name, &score)| {
+                    check_score(score, &format!("{name} = {score}"))
+                })?;
                 Ok(ThresholdSpec {
                     all: None,
                     by_class,
                 })
             }
         }
+    }
+}
+
+impl From<ThresholdSpec> for ThresholdToml {
+    fn from(spec: ThresholdSpec) -> ThresholdToml {
+        match spec.all {
+            Some(score) if spec.by_class.is_empty() => ThresholdToml::All(score),
+            Some(_) => ThresholdToml::Text(spec.to_string()),
+            // names may hold what the text sets apart
+            None => ThresholdToml::ByClass(spec.by_class),
+        }
+    }
+}
+
+impl fmt::Display for ThresholdSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = self.all.iter().map(f32::to_string);
+        let by_class = self.by_class.iter();
+        let by_class = by_class.map(|(name, score)| format!("{name}={score}"));
+        f.write_str(&all.chain(by_class).collect::<Vec<_>>().join(","))
     }
 }
 

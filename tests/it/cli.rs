@@ -238,7 +238,7 @@ fn wrong_settings_name_the_nearest_right_one() {
     fails(
         &["--config", &config("fps = 0")],
         78,
-        &["vovcam.toml': fps", "got 0"],
+        &["vovcam.toml', line 1: fps", "got '0'"],
     );
     // no use for a service to be started again
     #[cfg(not(feature = "cuda"))]
@@ -266,7 +266,7 @@ fn wrong_settings_name_the_nearest_right_one() {
     fails(
         &["--config", &config("threads = 1"), "--fps", "0"],
         2,
-        &["fps", "got 0"],
+        &["fps", "got '0'"],
     );
     let log = dir.path().join("no/such/folder.jsonl");
     fails(

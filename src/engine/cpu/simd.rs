@@ -101,7 +101,7 @@ pub(super) trait Simd: Lanes<Element = f32> {
 }
 
 /// An instruction set that the kernels are compiled for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Isa {
     /// x86-64 with AVX-512F.
