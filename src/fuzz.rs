@@ -188,7 +188,7 @@ fn largest_size(jpeg: &[u8]) -> usize {
     let headers = jpeg
         .windows(9)
         .filter(|w| w[0] == 0xff && w[1] & 0xf0 == 0xc0);
-    let side = |high: u8, low: u8| usize::from(high) << 8 | usize::from(low);
+    let side = |high: u8, low: u8| (usize::from(high) << 8) | usize::from(low);
     let claims = headers.map(|w| side(w[5], w[6]) * side(w[7], w[8]));
     claims.max().unwrap_or(0)
 }
