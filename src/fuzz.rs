@@ -157,6 +157,7 @@ pub fn mjpeg(bytes: &[u8]) -> String {
     }
     outcomes.sort();
     outcomes.dedup();
+    outcomes.truncate(2); // more would be as many outcomes as there are sets of them
     format!("{} frames, {}", few(jpegs.len()), outcomes.join(", "))
 }
 
@@ -187,7 +188,7 @@ fn largest_size(jpeg: &[u8]) -> usize {
     let headers = jpeg
         .windows(9)
         .filter(|w| w[0] == 0xff && w[1] & 0xf0 == 0xc0);
-    let side = |high: u8, low: u8| usize::from(high) << 8 | usize::from(low);
+    let side = |high: u8, low: u8| (usize::from(high) << 8) | usize::from(low);
     let claims = headers.map(|w| side(w[5], w[6]) * side(w[7], w[8]));
     claims.max().unwrap_or(0)
 }
@@ -521,8 +522,19 @@ fn few(count: usize) -> &'static str {
     ["0", "1", "2", "many"][count.min(3)]
 }
 
+/// What some messages have before text of the input that no quotes enclose.
+const BEFORE_INPUT: [&str; 7] = [
+    "got ",
+    "found ",
+    "begins with",
+    "is not ",
+    "Illegal start bytes",
+    "not a number",
+    "utf-8 text",
+];
+
 /// An error's message and its causes, without what differs from input to input: numbers, and text
-/// in quotes.
+/// of the input.
 fn kind(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -530,19 +542,14 @@ fn kind(error: &dyn std::error::Error) -> String {
         text = format!("{text}: {source}");
         next = source.source();
     }
-    let mut chars = text.lines().last().unwrap_or_default().chars();
+    let line = text.lines().last().unwrap_or_default();
+    let ends = BEFORE_INPUT.iter().filter_map(|words| line.find(words));
+    let line = &line[..ends.min().unwrap_or(line.len())];
     let mut kind = String::new();
-    let mut quote = None;
-    while let Some(char) = chars.next() {
-        match (char, quote) {
-            ('\\', _) => drop(chars.next()), // with what it escapes
-            (_, Some(open)) if char == open => quote = None,
-            ('\'' | '"' | '`', None) => {
-                quote = Some(char);
-                kind.push('…');
-            }
-            (_, None) if char.is_ascii_alphabetic() || " :,.".contains(char) => kind.push(char),
-            _ => {}
+    for (index, part) in line.split(['\'', '"', '`']).enumerate() {
+        match index % 2 {
+            0 => kind.extend(part.chars().filter(|c| !c.is_ascii_digit())),
+            _ => kind.push('…'),
         }
     }
     kind

@@ -141,10 +141,10 @@ fn every_line_names_the_camera() {
 fn schema_and_page_list_every_event() {
     let names: Vec<&str> = EventKind::BUILT_IN.map(EventKind::name).to_vec();
     let schema: Value =
-        serde_json::from_str(include_str!("../assets/vovcam.v1.schema.json")).unwrap();
+        serde_json::from_str(include_str!("../../assets/vovcam.v1.schema.json")).unwrap();
     let listed = &schema["$defs"]["event"]["properties"]["event"]["anyOf"][0]["enum"];
     assert_eq!(listed, &json!(names));
-    let page = include_str!("../docs/jsonl.md");
+    let page = include_str!("../../docs/jsonl.md");
     let rows = page.lines().filter(|line| line.starts_with("| `"));
     for name in names {
         let cell = format!("`{name}`");

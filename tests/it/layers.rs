@@ -406,10 +406,8 @@ fn search(
         return None;
     }
     way.push(module.to_owned());
-    let next = arrows.keys().filter(|(from, _)| from == module);
-    let found = next
-        .into_iter()
-        .find_map(|(_, to)| search(to, arrows, way, done));
+    let mut next = arrows.keys().filter(|(from, _)| from == module);
+    let found = next.find_map(|(_, to)| search(to, arrows, way, done));
     if found.is_none() {
         way.pop();
         done.insert(module.to_owned());

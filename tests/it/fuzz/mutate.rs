@@ -183,7 +183,7 @@ impl Mutator {
         let old = field
             .iter()
             .rev()
-            .fold(0, |value, &byte| value << 8 | u64::from(byte));
+            .fold(0, |value, &byte| (value << 8) | u64::from(byte));
         let new = match self.rng.u8(..4) {
             0 => EDGES[self.rng.usize(..EDGES.len())],
             1 => old.wrapping_add(self.rng.u64(..8)).wrapping_sub(4),

@@ -125,14 +125,13 @@ pub(super) fn mjpeg() -> Vec<Vec<u8>> {
     };
     let (small, grey) = (picture(8, false), picture(24, true));
     let cut = small[..small.len() / 2].to_vec();
-    let seeds = vec![
+    vec![
         small.clone(),
         grey.clone(),
         [&small[..], &grey].concat(),
         [&small[..], &[0; 9]].concat(),
         [&cut[..], &grey].concat(),
-    ];
-    seeds
+    ]
 }
 
 pub(super) const MODEL: &[&[u8]] = &[
