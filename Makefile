@@ -4,7 +4,7 @@ CARGO ?= cargo
 DEMO := target/demo
 PEERS_PYTHON ?= target/peers/venv/bin/python
 
-.PHONY: help demo test lint audit fuzz fuzz-cov doc bench peers deb vm soak aarch64 cuda-check gpu-bundle install clean
+.PHONY: help loom demo test lint audit fuzz fuzz-cov doc bench peers deb vm soak aarch64 cuda-check gpu-bundle install clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 20
@@ -65,6 +65,9 @@ vm: setup-build setup-deb setup-vm ## camera and service cases in a virtual mach
 soak: setup-build ## 50,000 frames at full speed, with memory and file descriptors watched
 	$(CARGO) build --release
 	tests/soak
+
+loom: setup-build ## the thread pool under the loom model checker
+	RUSTFLAGS="--cfg loom" $(CARGO) test --release --manifest-path tests/loom/Cargo.toml
 
 aarch64: setup-build ## build and package for 64-bit Arm, run the kernels' tests under qemu
 	.ci/aarch64

@@ -385,7 +385,7 @@ pub fn tar(bytes: &[u8]) -> String {
     };
     check_dataset(&dataset);
     let small = |size: Size| size.area() <= MOST_PIXELS;
-    let outcome = match dataset.check_pictures() {
+    let outcome = match dataset.check_images() {
         Err(error) => kind(&error),
         Ok(()) => match dataset
             .images
@@ -396,8 +396,8 @@ pub fn tar(bytes: &[u8]) -> String {
             Some(index) => match dataset.read(index) {
                 Err(error) => kind(&error),
                 Ok(frame) => {
-                    assert_eq!(Some(frame.size), dataset.images[index].size);
-                    assert_eq!(frame.data.len(), 3 * frame.size.area());
+                    assert_eq!(Some(frame.meta.size), dataset.images[index].size);
+                    assert_eq!(frame.pixels.len(), 3 * frame.meta.size.area());
                     "a picture".to_owned()
                 }
             },

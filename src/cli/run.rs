@@ -123,7 +123,7 @@ fn build(
         "model: {} ({}); engine: {}",
         run.model.name,
         model.origin,
-        run.engine
+        detector.start_line()
     );
     let context = SinkContext {
         live: source.is_live(),

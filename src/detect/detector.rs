@@ -77,6 +77,11 @@ impl Detector {
         self.engine.describe()
     }
 
+    /// The same, with the reason for the precision unless it was asked for.
+    pub fn start_line(&self) -> String {
+        self.engine.start_line()
+    }
+
     /// The GPU that runs the network; `None` on the CPU.
     pub fn gpu(&self) -> Option<GpuPlace> {
         self.engine.gpu()
