@@ -157,7 +157,7 @@ pub enum CaptureError {
     Camera {
         /// The device path.
         device: String,
-        /// What failed, and what to do.
+        /// The failure, and the remedy.
         reason: String,
     },
 }

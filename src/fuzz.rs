@@ -522,7 +522,7 @@ fn few(count: usize) -> &'static str {
     ["0", "1", "2", "many"][count.min(3)]
 }
 
-/// What some messages have before text of the input that no quotes enclose.
+/// Prefixes of messages after which unquoted text of the input follows.
 const BEFORE_INPUT: [&str; 7] = [
     "got ",
     "found ",

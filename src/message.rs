@@ -1,4 +1,4 @@
-//! What flows from the detector to analyzers and sinks: the run, and the report of each frame.
+//! The run and the report of each frame, which flow from the detector to analyzers and sinks.
 
 use crate::board::Board;
 use crate::detection::{Detection, Labels, StageTimes};

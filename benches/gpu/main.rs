@@ -60,7 +60,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// What the report calls an engine, and the engine.
+/// The engine's name in the report, and the engine.
 type Named = (&'static str, Box<dyn Engine>);
 
 fn engine(model: &Model, name: &str) -> Result<Named, Box<dyn Error>> {

@@ -202,7 +202,7 @@ fn failure(error: PipelineError) -> Failure {
     Failure::new(code, error)
 }
 
-/// What a person wants to know at the end, on stderr: standard output may be the log.
+/// The summary of a run, on stderr: standard output may be the log.
 fn summarise(totals: &Totals) {
     let ms = |spent: Duration| 1e3 * totals.mean(spent).as_secs_f64();
     let spent = &totals.spent;

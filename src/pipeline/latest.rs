@@ -1,13 +1,13 @@
 //! The hand-off between two stages, on a crossbeam channel.
 //!
-//! What happens when the receiving stage is slower is the hand-off's [`Policy`]: live sources
-//! keep the newest value and count what it replaced, files wait so that nothing is lost.
+//! The hand-off's [`Policy`] applies while the receiving stage is slower: live sources keep the
+//! newest value and count the values it replaced; for files the sender waits.
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
 use std::sync::Arc;
 use std::sync::Weak;
 
-/// What to do when the slot is taken.
+/// The action when no slot is free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Policy {
     /// One slot; a new value replaces the one that waits there.

@@ -24,7 +24,7 @@ fn frame(id: u64) -> Frame {
     Frame::from_rgb(id, Size::new(8, 8), vec![0; 3 * 64])
 }
 
-/// What a scripted source does next. It ends when the script does, or at the stop.
+/// The next action of a scripted source. It ends when the script does, or at the stop.
 enum Step {
     Frame(u64),
     Lost,

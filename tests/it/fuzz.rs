@@ -122,7 +122,7 @@ static TARGETS: [Target; COUNT] = [
     },
 ];
 
-/// What a run has found so far; a long run is resumed from it.
+/// The state of a run, from which a long run is resumed.
 #[derive(Default, Serialize, Deserialize)]
 struct State {
     inputs: u64,

@@ -22,7 +22,7 @@ struct Case {
     tensors: BTreeMap<String, Summary>,
 }
 
-/// What the script keeps of a tensor.
+/// The script's summary of a tensor.
 #[derive(Deserialize)]
 struct Summary {
     shape: Vec<usize>,

@@ -37,7 +37,7 @@ const GROUND: [&str; 11] = [
 /// Not part of the house: the crate's roots, and the entry points of the fuzzer.
 const ROOTS: [&str; 3] = ["fuzz", "lib", "main"];
 
-/// What must never know what, whatever the levels allow.
+/// A forbidden import, whatever the levels allow.
 struct Rule {
     of: &'static str,
     never: &'static [&'static str],

@@ -45,7 +45,7 @@ pub(crate) fn logging(args: &[&str]) -> Command {
     command
 }
 
-/// What a program left when it had ended.
+/// The result of a program that has ended.
 pub(crate) struct Ended {
     /// `None` after a signal.
     pub(crate) code: Option<i32>,

@@ -98,7 +98,7 @@ const DONE: i32 = 0;
 const STALL: i32 = -32;
 const TAKEN_BACK: i32 = -104;
 
-/// What the host asks for, and has not been answered.
+/// Requests of the host that have not been answered.
 #[derive(Clone, Copy)]
 struct Request {
     number: u32,
@@ -114,7 +114,7 @@ struct State {
     replies: UnixStream,
     /// Transfers from the bulk endpoint that wait for a payload.
     waiting: VecDeque<Request>,
-    /// What was committed, and how many times anything was.
+    /// The committed mode, and the number of commits.
     format: Option<u8>,
     commits: usize,
 }
@@ -291,7 +291,7 @@ impl From<&[u8]> for Setup {
 
 enum Answer {
     Data(Vec<u8>),
-    /// What the host sent is for the camera.
+    /// Data from the host to the camera.
     Take,
     Done,
     Refuse,
@@ -336,7 +336,7 @@ impl Camera {
     }
 }
 
-/// What the host may choose, as it is negotiated: video probe and commit control.
+/// The negotiated mode: the video probe and commit controls.
 fn probe(format: u8, (width, height): (u16, u16), interval: u32) -> [u8; 26] {
     let mut probe = [0; 26];
     (probe[0], probe[2], probe[3]) = (1, format, 1);
