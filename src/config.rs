@@ -77,7 +77,7 @@ pub struct SourceSettings {
     pub device: Option<Device>,
     /// Clip, image, folder of images, '-' for raw frames on standard input, an address that ffmpeg
     /// can read such as 'rtsp://ADDRESS', 'csi://N', 'gst:PIPELINE', or a test pattern,
-    /// 'pattern[:FRAMES]'; not together with a device [default: none]
+    /// 'pattern' or 'pattern:FRAMES'; not together with a device [default: none]
     #[arg(long, value_name = "FILE|DIR|ADDRESS|-|pattern")]
     pub source: Option<String>,
     /// Requested frame size of V4L2 and CSI cameras; size of raw frames and of the pattern

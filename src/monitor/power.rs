@@ -183,8 +183,8 @@ impl Sampler {
         heat.throttled = heat.throttled.saturating_sub(before);
         metrics.set_heat(heat);
         let Some(meter) = &mut self.meter else { return };
-        let reading = catch_unwind(AssertUnwindSafe(|| meter.read()))
-            .unwrap_or_else(|_| Err(PowerError::Panicked));
+        let reading =
+            catch_unwind(AssertUnwindSafe(|| meter.read())).unwrap_or(Err(PowerError::Panicked));
         let reading = match reading {
             Ok(reading) => reading,
             Err(error) => {
