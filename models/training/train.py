@@ -61,6 +61,7 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--warmup-steps", type=int, default=500)
     p.add_argument("--weight-decay", type=float, default=0.03)
     p.add_argument("--long-side", type=int, default=352, help="photos are kept at this many pixels [%(default)s]")
+    p.add_argument("--photo-cache", type=Path, help="folder for decoded photos, 0.3 MB each [none]")
     p.add_argument("--held-out", type=float, default=0.04, help="share of scenes kept for measuring [%(default)s]")
     p.add_argument("--fused", action="append", default=[], type=Path, help="JSON with fused teachers' boxes of a --data of the same name; repeatable")
     p.add_argument("--fused-names", default="NanoDet-Plus-m-1.5x (RangiLyu) and PicoDet-S (PaddlePaddle), Apache-2.0, for labels", help="for the manifest")
@@ -133,7 +134,7 @@ class Trainer:
 
     def _load_data(self) -> None:
         a = self.args
-        records = [r for path in a.data for r in datasets.load(path, self.classes, a.long_side, set(a.exclude_set))]
+        records = [r for path in a.data for r in datasets.load_cached(path, self.classes, a.long_side, set(a.exclude_set), a.photo_cache)]
         left_out = datasets.read_exclusions(a.exclude) if a.exclude else set()
         records = [r for r in records if (r.set, r.original_id) not in left_out]
         self.train_set, self.held_out = datasets.split(records, a.held_out)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from vovcam_train.augment import FINAL, PAD_VALUE, BatchPlan, BatchSet, Canvas, Policy
 from vovcam_train.data import (
-    FusedRules, Record, apply_fused, apply_teacher, load, read_exclusions, read_fused, repeat_factors, scene, split,
+    FusedRules, Record, apply_fused, apply_teacher, load, load_cached, read_exclusions, read_fused, repeat_factors, scene, split,
 )  # fmt: skip
 
 CLASSES = ("person", "car")
@@ -51,6 +51,14 @@ def test_tar_and_folder_read_the_same(tar, tmp_path):
     for r in (a, b):
         assert r.boxes.tolist() == [[4, 4, 12, 12]] and r.labels.tolist() == [0]
         assert r.ignore_labels.tolist() == [1] and r.background.tolist() == [1, 0]
+
+
+def test_decoded_photos_are_kept(tar, tmp_path):
+    first = load_cached(tar, CLASSES, 32, set(), tmp_path / "cache")
+    (file,) = (tmp_path / "cache").glob("t-*.pickle")
+    again = load_cached(tar, CLASSES, 32, set(), tmp_path / "cache")
+    assert (again[0].pixels == first[0].pixels).all() and again[0].boxes.tolist() == first[0].boxes.tolist()
+    assert load_cached(tar, CLASSES, 32, {"s"}, tmp_path / "cache") == [] and file.exists()
 
 
 def test_excluded_sets_are_left_out(tar):

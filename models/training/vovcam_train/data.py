@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import pickle
 import re
 import tarfile
 import xml.etree.ElementTree as ET
@@ -142,6 +143,23 @@ def load(path: str | Path, classes, long_side: int, exclude=()) -> list[Record]:
     if (path / "Annotations").is_dir():
         return list(_voc_folder(path, classes, long_side))
     raise ValueError(f"'{path}': expected a COCO tar, a folder with 'annotations.json', or a VOC folder")
+
+
+def load_cached(path: str | Path, classes, long_side: int, exclude, folder: Path | None) -> list[Record]:
+    """`load`, whose result is kept in `folder` for the next run: decoding takes minutes."""
+    if folder is None:
+        return load(path, classes, long_side, exclude)
+    stat = Path(path).stat()
+    what = repr((str(path), stat.st_size, stat.st_mtime_ns, tuple(classes), long_side, sorted(exclude)))
+    file = folder / f"{Path(path).stem}-{hashlib.sha256(what.encode()).hexdigest()[:12]}.pickle"
+    if file.exists():
+        return pickle.loads(file.read_bytes())
+    records = load(path, classes, long_side, exclude)
+    folder.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(".part")
+    part.write_bytes(pickle.dumps(records, protocol=5))
+    part.replace(file)
+    return records
 
 
 def scene(record: Record) -> str:
