@@ -114,6 +114,17 @@ def test_fused_boxes_complete_a_record(tar, tmp_path):
     assert record.background.tolist() == pytest.approx([1.0, 0.95])
 
 
+def test_the_class_of_a_set_counts_against_a_teachers(tar):
+    record = load(tar, CLASSES, 64)[0]
+    record.labels[:] = 1  # the set's box is a car, and it labels people
+    on_it = [[0, 0.9, 8, 8, 24, 24]]
+    assert apply_fused(record, on_it, FusedRules(), np.ones(2, bool))["disputed"] == 0
+    assert len(record.boxes) == 1 and record.ignore_labels.tolist() == [1]
+    record.background[0] = 0  # it does not label people: nobody knows
+    assert apply_fused(record, on_it, FusedRules(), np.ones(2, bool))["unsure"] == 1
+    assert len(record.boxes) == 1 and record.ignore_labels.tolist() == [1, 0]
+
+
 def test_photos_are_left_out_by_name(tmp_path):
     (tmp_path / "leaks.txt").write_text("# why\n\nvoc 2007_1\nroad a b.jpg\n")
     assert read_exclusions(tmp_path / "leaks.txt") == {("voc", "2007_1"), ("road", "a b.jpg")}

@@ -257,13 +257,14 @@ def apply_fused(record: Record, found: list[list[float]], rules: FusedRules, kno
         box = np.array(xyxy, np.float32) * record.scale
         if score < rules.seen:
             continue
+        other_name = _best_iou(box, own_boxes[own_labels != cls]) > 0.6
         if _best_iou(box, own_boxes[own_labels == cls]) > 0.4:
             counts["agreed"] += 1
         elif not unlabelled[cls]:
-            if score >= rules.unlabelled:
+            if score >= rules.unlabelled and not other_name:  # on its own objects the set knows better
                 ignored.append((box, cls))
                 counts["disputed"] += 1
-        elif score >= rules.positive:
+        elif score >= rules.positive and not other_name:
             new.append((box, cls, rules.weight(score)))
             counts["added"] += 1
         else:
