@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Turns a finished run into the shipped model: weights, manifest with its figures and int8 ranges,
-# golden outputs, and the tables of the model card on standard output.
+# golden outputs, and the tables of the model card on standard output. All figures are of `vovcam eval`.
 #
 #   ./ship.sh RUN DATA_FOLDER
 #
@@ -9,25 +9,41 @@
 set -euo pipefail
 
 if [ $# -ne 2 ]; then
-  sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
+  sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
   exit 2
 fi
 run=$(realpath "$1") folder=$(realpath "$2")
 cd "$(dirname "$0")"
 python=${PYTHON:-python3} vovcam=${VOVCAM:-../../target/release/vovcam}
-manifest=../vovnet27_slim.json
+manifest=../vovnet27_slim.json sides="320 640"
 photos=$(mktemp -d)
 trap 'rm -rf "$photos"' EXIT
 
-splits=()
-for split in voc07test coco highway cctv voc12animals tinypeople; do
-  splits+=(--data "$folder/eval-$split.tar")
-done
-"$python" -m vovcam_train.evaluate "$run/latest/vovnet27_slim.json" "${splits[@]}" --json "$run/ours.json" >&2
+splits="voc07test coco highway cctv voc12animals tinypeople"
+mkdir -p "$run/reports/peer"
 if [ ! -f "$run/peer.json" ]; then
-  "$python" -m vovcam_train.teacher "$folder/yolox_nano.onnx" "${splits[@]}" --json "$run/peer.json" >&2
+  "$python" -m vovcam_train.teacher "$folder/yolox_nano.onnx" $(printf -- "--data $folder/eval-%s.tar " $splits) \
+    --detections-out "$run/reports/detections" >&2
+  for split in $splits; do
+    "$vovcam" eval --data "$folder/eval-$split.tar" --detections "$run/reports/detections/eval-$split.json" \
+      --min-boxes 15 --json >"$run/reports/peer/$split.json"
+  done
+  "$python" -m vovcam_train.reports "$run/peer.json" "$run/reports/peer/"*.json
 fi
-"$python" -m vovcam_train.export "$run/checkpoint.pt" "$manifest" --measured "$run/ours.json" >&2
+measured=()
+for side in $sides; do
+  mkdir -p "$run/reports/$side"
+  for split in $splits; do
+    if [ ! -s "$run/reports/$side/$split.json" ]; then
+      "$vovcam" eval --model "$run/latest/vovnet27_slim.json" --data "$folder/eval-$split.tar" --input "$side" \
+        --min-boxes 15 --json >"$run/reports/part.json"
+      mv "$run/reports/part.json" "$run/reports/$side/$split.json"
+    fi
+  done
+  "$python" -m vovcam_train.reports "$run/ours-$side.json" $(printf -- "$run/reports/$side/%s.json " $splits)
+  measured+=(--measured "$run/ours-$side.json")
+done
+"$python" -m vovcam_train.export "$run/checkpoint.pt" "$manifest" "${measured[@]}" >&2
 tar xf "$folder/train-0.tar" -C "$photos"
 # only photos of the sets that the run was trained on
 "$python" - "$manifest" "$photos"/*/ >&2 <<'EOF'
@@ -40,4 +56,4 @@ for image in json.loads((folder / "annotations.json").read_text())["images"]:
 EOF
 "$vovcam" calibrate --model "$manifest" --source "$photos"/*/images >&2
 "$python" golden.py "$manifest" ../../tests/fixtures/golden.json >&2
-"$python" card.py "$run/ours.json" "$run/peer.json"
+"$python" card.py "$run/ours-${sides%% *}.json" "$run/peer.json"

@@ -16,6 +16,7 @@ import random
 import signal
 import time
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 
 import cv2
@@ -41,21 +42,29 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--out", type=Path, required=True, help="folder of this run")
     p.add_argument("--minutes", type=float, default=90, help="time budget of the whole run [%(default)s]")
     p.add_argument("--passes", type=int, default=10**9, help="image passes of the whole run [no limit]")
+    p.add_argument("--until", type=clock_time, help="'2031-01-31T18:30' by the clock: the end, in place of --minutes")
     p.add_argument("--piece-minutes", type=float, help="stop after this long, to be resumed later")
     p.add_argument("--classes", default=",".join(CLASSES), help="comma-separated, in output order")
     p.add_argument("--backbone", choices=list(BACKBONES), default="vovnet27_slim")
     p.add_argument("--start-from", type=Path, help="backbone (.safetensors or .pt), the authors' names or ours")
     p.add_argument("--start-whole", action="store_true", help="take every tensor that fits from --start-from")
+    p.add_argument("--branch-from", type=Path, help="a checkpoint.pt or stable.pt: go on from it, optimizer too, with a plan of its own")
     p.add_argument("--exclude-set", action="append", default=[], help="value of an image's `set` to leave out")
+    p.add_argument("--exclude", type=Path, help="text file, lines 'SET ORIGINAL_ID': photos to leave out")
+    p.add_argument("--weigh", action="append", default=[], type=parse_weigh, help="'SET=FACTOR': how often its photos are drawn; repeatable")
     p.add_argument("--terms", type=Path, help="JSON, set name → terms, copied into the manifest")
-    p.add_argument("--stages", type=parse_stages, default="0.25:160,0.5:192,0.75:256,1:320", help="[%(default)s]")
+    p.add_argument("--stages", type=parse_stages, default="0.5:128-224,0.85:160-416,1:256-384", help="until which progress, which sides [%(default)s]")
     p.add_argument("--freeze", type=parse_freeze, default="", help="'0.3:stem,0.5:stage2': from there on not trained [none]")
     p.add_argument("--batch", type=int, default=16)
     p.add_argument("--lr", type=float, default=2e-3)
+    p.add_argument("--hold", type=float, default=Schedule.hold, help="progress from which the learning rate falls [%(default)s]")
     p.add_argument("--warmup-steps", type=int, default=500)
     p.add_argument("--weight-decay", type=float, default=0.03)
     p.add_argument("--long-side", type=int, default=352, help="photos are kept at this many pixels [%(default)s]")
+    p.add_argument("--photo-cache", type=Path, help="folder for decoded photos, 0.3 MB each [none]")
     p.add_argument("--held-out", type=float, default=0.04, help="share of scenes kept for measuring [%(default)s]")
+    p.add_argument("--fused", action="append", default=[], type=Path, help="JSON with fused teachers' boxes of a --data of the same name; repeatable")
+    p.add_argument("--fused-names", default="NanoDet-Plus-m-1.5x (RangiLyu) and PicoDet-S (PaddlePaddle), Apache-2.0, for labels", help="for the manifest")
     p.add_argument("--teacher", help="YOLOX ONNX file; fills in labels that a set does not have")
     p.add_argument("--teacher-cache", type=Path, help="JSON with the filled-in labels [OUT/teacher.json]")
     p.add_argument("--teacher-background", type=float, default=0.4, help="weight of what it does not see [%(default)s]")
@@ -64,6 +73,8 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--neck-width", type=int, default=NetworkConfig.neck_width, help="channels [%(default)s]")
     p.add_argument("--iou-weight", type=float, default=LossWeights.iou, help="of the GIoU loss [%(default)s]")
     p.add_argument("--imitate", type=float, default=2.0, help="weight of the teacher's features [%(default)s]")
+    p.add_argument("--input-size", type=int, default=320, help="of the manifest and of the held-out figures [%(default)s]")
+    p.add_argument("--ema-decay", type=float, default=0.999, help="of the averaged weights, a step [%(default)s]")
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     p.add_argument("--threads", type=int, default=os.cpu_count())
     p.add_argument("--workers", type=int, default=1, help="loader processes [%(default)s]")
@@ -91,8 +102,7 @@ class Plans(torch.utils.data.Sampler):
                 while len(bag) < count:
                     bag.extend(self._epoch(rng))
                 picks.append([bag.popleft() for _ in range(count)])
-            jitter = int(rng.integers(-1, 2)) if progress < 0.9 else 0
-            yield BatchPlan(picks, self.trainer.schedule.side(progress, jitter), policy, int(rng.integers(2**62)))
+            yield BatchPlan(picks, self.trainer.schedule.side(progress, rng), policy, int(rng.integers(2**62)))
 
     def _epoch(self, rng) -> list[int]:
         """One weighted epoch: every photo about factor / mean factor times, in random order."""
@@ -105,7 +115,9 @@ class Trainer:
     def __init__(self, args: argparse.Namespace):
         self.args = args
         self.classes = tuple(args.classes.split(","))
-        self.schedule = Schedule(args.stages, args.lr, args.warmup_steps, mosaic=args.mosaic, freeze=args.freeze)
+        self.schedule = Schedule(
+            args.stages, args.lr, args.warmup_steps, hold=args.hold, mosaic=args.mosaic, freeze=args.freeze
+        )  # fmt: skip
         self.device = torch.device(args.device)
         args.out.mkdir(parents=True, exist_ok=True)
         torch.set_num_threads(args.threads)
@@ -113,7 +125,7 @@ class Trainer:
         torch.backends.cudnn.benchmark = True
         for seed in (torch.manual_seed, random.seed, np.random.seed):
             seed(args.seed)
-        self.step, self.passes, self.elapsed_s = 0, 0, 0.0
+        self.step, self.passes, self.elapsed_s, self.began = 0, 0, 0.0, time.time()
         self.stop = False
         self.frozen: tuple[str, ...] = ()
         self._load_data()
@@ -122,14 +134,26 @@ class Trainer:
 
     def _load_data(self) -> None:
         a = self.args
-        records = [r for path in a.data for r in datasets.load(path, self.classes, a.long_side, set(a.exclude_set))]
+        records = [r for path in a.data for r in datasets.load_cached(path, self.classes, a.long_side, set(a.exclude_set), a.photo_cache)]
+        left_out = datasets.read_exclusions(a.exclude) if a.exclude else set()
+        records = [r for r in records if (r.set, r.original_id) not in left_out]
         self.train_set, self.held_out = datasets.split(records, a.held_out)
+        known = np.array([c in COCO_INDEX for c in self.classes])
+        if a.fused:
+            fused: dict[str, list] = {}
+            for path in a.fused:
+                fused |= datasets.read_fused(path, self.classes)
+            counts: collections.Counter[str] = collections.Counter()
+            for r in self.train_set:
+                if r.key in fused:
+                    counts.update(datasets.apply_fused(r, fused[r.key], datasets.FusedRules(), known), photos=1)
+            self.log(f"fused teachers: {dict(counts)}")
         self.teacher = None
         if a.teacher:
             cache = a.teacher_cache or a.out / "teacher.json"
-            filled = fill_labels(a.teacher, self.train_set, self.classes, cache, threads=a.threads)
-            known = np.array([c in COCO_INDEX for c in self.classes])
-            for r in self.train_set:
+            rest = [r for r in self.train_set if not a.fused or r.key not in fused]
+            filled = fill_labels(a.teacher, rest, self.classes, cache, threads=a.threads)
+            for r in rest:
                 datasets.apply_teacher(r, filled[r.key], positive=0.5, background=a.teacher_background, known=known)
             if a.imitate > 0:
                 self.teacher = FeatureTeacher(a.teacher, a.threads)
@@ -150,21 +174,22 @@ class Trainer:
         for m in self.model.modules():
             if isinstance(m, nn.BatchNorm2d):
                 m.momentum = 0.03
-        self.ema = Ema(self.model)
+        self.ema = Ema(self.model, a.ema_decay)
         parameters = [*self.model.parameters(), *self.adapters.parameters()]
         decay = [p for p in parameters if p.ndim > 1]
         plain = [p for p in parameters if p.ndim <= 1]
         groups = [{"params": decay, "weight_decay": a.weight_decay}, {"params": plain, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=a.lr, fused=True)
-        # bf16 needs no loss scaling; it is used wherever the device has it.
-        bf16 = self.device.type == "cpu" or torch.cuda.is_bf16_supported()
-        dtype = torch.bfloat16 if bf16 else torch.float16
-        self.autocast = lambda: torch.autocast(self.device.type, dtype)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=not bf16)
+        dtype = fast_type(self.device)
+        self.autocast = lambda: torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
 
     def _resume(self) -> None:
         path = self.args.out / "checkpoint.pt"
-        if not path.exists():
+        branch = not path.exists()
+        if branch:
+            path = self.args.branch_from
+        if path is None:
             return
         state = torch.load(path, map_location=self.device, weights_only=True)
         self.model.load_state_dict(state["model"])
@@ -175,7 +200,12 @@ class Trainer:
             self.optimizer.load_state_dict(state["optimizer"])
         else:
             self.log("the teacher came or went since the checkpoint: the optimizer starts afresh")
-        self.passes, self.elapsed_s = state["passes"], state["elapsed_s"]
+        if branch:
+            self.earlier_passes = state["training"]["image_passes"]
+            self.log(f"goes on from '{path}' after {self.earlier_passes} passes, with a plan of its own")
+            return
+        self.earlier_passes = state["training"]["image_passes"] - state["passes"]
+        self.passes, self.elapsed_s, self.began = state["passes"], state["elapsed_s"], state.get("began", self.began)
         self.log(f"resumed '{path}' at {self.passes} passes, {self.elapsed_s / 60:.1f} minutes")
 
     def log(self, text: str) -> None:
@@ -185,31 +215,37 @@ class Trainer:
             file.write(line + "\n")
 
     def progress(self) -> float:
-        return min(1.0, max(self.elapsed_s / (self.args.minutes * 60), self.passes / self.args.passes))
+        if self.args.until:
+            spent = (time.time() - self.began) / max(1.0, self.args.until - self.began)
+        else:
+            spent = self.elapsed_s / (self.args.minutes * 60)
+        return min(1.0, max(spent, self.passes / self.args.passes))
 
-    def save(self) -> None:
+    def save(self, name: str = "checkpoint.pt") -> None:
         state = {
             "model": self.model.state_dict(), "ema": self.ema.model.state_dict(),
             "adapters": self.adapters.state_dict(), "optimizer": self.optimizer.state_dict(),
-            "step": self.step, "passes": self.passes, "elapsed_s": self.elapsed_s,
+            "step": self.step, "passes": self.passes, "elapsed_s": self.elapsed_s, "began": self.began,
             "network": {**asdict(self.model.config), "strides": list(self.model.config.strides)},
-            "classes": list(self.classes), "training": self.provenance(), "input_size": self.args.stages[-1][1],
+            "classes": list(self.classes), "training": self.provenance(), "input_size": self.args.input_size,
         }  # fmt: skip
-        part = self.args.out / "checkpoint.pt.part"
+        part = self.args.out / (name + ".part")
         torch.save(state, part)
-        part.replace(self.args.out / "checkpoint.pt")
+        part.replace(self.args.out / name)
         latest = self.args.out / "latest"
         latest.mkdir(exist_ok=True)
-        name = self.args.backbone + ".json"
-        export(self.ema.model, latest / name, self.classes, self.provenance(), [], self.args.stages[-1][1])
+        manifest = latest / (self.args.backbone + ".json")
+        export(self.ema.model, manifest, self.classes, self.provenance(), [], self.args.input_size)
 
     def provenance(self) -> dict:
         terms = json.loads(self.args.terms.read_text()) if self.args.terms else {}
         counts = collections.Counter(r.set for r in self.train_set)
+        teachers = [self.args.fused_names] if self.args.fused else []
+        teachers += ["YOLOX-nano (Megvii, Apache-2.0)"] if self.args.teacher else []
         return {
             "recipe": "models/training/train.py",
             "image_passes": self.earlier_passes + self.passes,
-            "teacher": "YOLOX-nano (Megvii, Apache-2.0)" if self.args.teacher else None,
+            "teacher": "; ".join(teachers) or None,
             "data": [{"name": s, "terms": terms.get(s, "not stated"), "images": n} for s, n in counts.most_common()],
         }
 
@@ -218,7 +254,7 @@ class Trainer:
             return
         start = time.time()
         self.ema.model.eval()
-        found = detect(self.ema.model, self.held_out, self.args.stages[-1][1], self.autocast)
+        found = detect(self.ema.model, self.held_out, self.args.input_size, self.autocast)
         figures = measure(self.held_out, found, self.classes)
         row = {"passes": self.passes, "minutes": round(self.elapsed_s / 60, 1), **figures}
         with (self.args.out / "held_out.jsonl").open("a") as file:
@@ -238,13 +274,14 @@ class Trainer:
 
     def _freeze(self, parts: tuple[str, ...]) -> None:
         """Ends the training of parts of the backbone, at their averaged weights: those of the last
-        step are noisier. Their batch norms still follow the batch, so a change of the input side
-        is taken along."""
+        step are noisier."""
+        if parts == self.frozen:
+            return
         for part in parts[len(self.frozen) :]:
             module, averaged = (getattr(m.backbone, part) for m in (self.model, self.ema.model))
             module.load_state_dict(averaged.state_dict())
-            module.requires_grad_(False)
             self.log(f"{part} is frozen from here on")
+        self.model.backbone.freeze(parts)
         self.frozen = parts
 
     def train_step(self, batch: dict[str, torch.Tensor]) -> dict[str, float]:
@@ -278,7 +315,7 @@ class Trainer:
         return parts
 
     def _loader(self):
-        factors = datasets.repeat_factors(self.train_set, len(self.classes), threshold=0.12, most=self.args.most_repeats)
+        factors = datasets.repeat_factors(self.train_set, len(self.classes), 0.12, self.args.most_repeats, dict(self.args.weigh))
         return torch.utils.data.DataLoader(
             BatchSet(self.train_set), batch_size=None, sampler=Plans(self, factors), num_workers=self.args.workers,
             prefetch_factor=3 if self.args.workers else None, pin_memory=self.device.type == "cuda",
@@ -292,6 +329,7 @@ class Trainer:
         self.model.train()
         last = began = saved = measured = time.monotonic()
         meter = Meter(self.passes)
+        stable = self.schedule.decaying(self.progress())
         for batch in self._loader():
             meter.add(self.train_step(batch))
             self.step += 1
@@ -301,6 +339,9 @@ class Trainer:
             if line := meter.line(now, self.passes):
                 side, lr = batch["pixels"].shape[-1], self.optimizer.param_groups[0]["lr"]
                 self.log(f"passes {self.passes} progress {self.progress():.3f} side {side} lr {lr:.2e} {line}")
+            if not stable and self.schedule.decaying(self.progress()):
+                self.save("stable.pt")  # from here another plan may branch off
+                stable = True
             piece_over = self.args.piece_minutes and now - began > self.args.piece_minutes * 60
             if self.progress() >= 1 or piece_over or self.stop:
                 break
@@ -316,6 +357,25 @@ class Trainer:
             self.log("done")
         else:
             self.log("stopped before the end; the same command goes on from here")
+
+
+def clock_time(text: str) -> float:
+    """'2031-01-31T18:30' (local, or with '+00:00') → seconds since 1970."""
+    return datetime.fromisoformat(text).timestamp()
+
+
+def parse_weigh(text: str) -> tuple[str, float]:
+    name, _, factor = text.rpartition("=")
+    if not name:
+        raise argparse.ArgumentTypeError(f"'{text}': expected SET=FACTOR")
+    return name, float(factor)
+
+
+def fast_type(device: torch.device) -> torch.dtype:
+    """bf16 wherever the device computes in it (it needs no loss scaling), else f16 on a GPU and f32 on a CPU."""
+    if device.type == "cpu":
+        return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
 def leave_signals_to_the_trainer(_worker: int) -> None:

@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 
 from vovcam_train.augment import FINAL, PAD_VALUE, BatchPlan, BatchSet, Canvas, Policy
-from vovcam_train.data import Record, apply_teacher, load, repeat_factors, scene, split
+from vovcam_train.data import (
+    FusedRules, Record, apply_fused, apply_teacher, load, load_cached, read_exclusions, read_fused, repeat_factors, scene, split,
+)  # fmt: skip
 
 CLASSES = ("person", "car")
 
@@ -51,6 +53,14 @@ def test_tar_and_folder_read_the_same(tar, tmp_path):
         assert r.ignore_labels.tolist() == [1] and r.background.tolist() == [1, 0]
 
 
+def test_decoded_photos_are_kept(tar, tmp_path):
+    first = load_cached(tar, CLASSES, 32, set(), tmp_path / "cache")
+    (file,) = (tmp_path / "cache").glob("t-*.pickle")
+    again = load_cached(tar, CLASSES, 32, set(), tmp_path / "cache")
+    assert (again[0].pixels == first[0].pixels).all() and again[0].boxes.tolist() == first[0].boxes.tolist()
+    assert load_cached(tar, CLASSES, 32, {"s"}, tmp_path / "cache") == [] and file.exists()
+
+
 def test_excluded_sets_are_left_out(tar):
     assert load(tar, CLASSES, 32, {"s"}) == []
 
@@ -86,6 +96,40 @@ def test_a_class_that_the_teacher_does_not_know_stays_without_background(tar):
     assert record.background.tolist() == [1.0, 0.0]
 
 
+def test_fused_boxes_complete_a_record(tar, tmp_path):
+    (tmp_path / "t.json").write_text(json.dumps({"classes": ["cat", "car", "person"], "boxes": {"a.png": [
+        [0, 0, 0, 9, 9, 0.9],  # not one of ours
+        [2, 9, 8, 16, 16, 0.8],  # the set's own person
+        [2, 40, 8, 16, 16, 0.7], [2, 20, 0, 8, 8, 0.3],  # people that the set does not have: disputed, believed
+        [1, 41, 0, 15, 16, 0.45], [1, 0, 20, 10, 8, 0.2], [1, 30, 20, 10, 8, 0.14],
+    ]}}))  # fmt: skip
+    record = load(tar, CLASSES, 32)[0]  # half the stored size
+    fused = read_fused(tmp_path / "t.json", CLASSES)
+    counts = apply_fused(record, fused[record.key], FusedRules(), np.ones(2, bool))
+    assert counts == {"agreed": 1, "added": 1, "unsure": 1, "disputed": 1}
+    assert record.labels.tolist() == [0, 1] and record.weights.tolist() == pytest.approx([1.0, 0.75])
+    assert record.boxes[1].tolist() == [20.5, 0, 28, 8]
+    # the set's undecided car at 40,0 has become a box; a disputed person and an unsure car are without loss
+    assert record.ignore_labels.tolist() == [0, 1] and record.ignore_boxes[0].tolist() == [20, 4, 28, 12]
+    assert record.background.tolist() == pytest.approx([1.0, 0.95])
+
+
+def test_the_class_of_a_set_counts_against_a_teachers(tar):
+    record = load(tar, CLASSES, 64)[0]
+    record.labels[:] = 1  # the set's box is a car, and it labels people
+    on_it = [[0, 0.9, 8, 8, 24, 24]]
+    assert apply_fused(record, on_it, FusedRules(), np.ones(2, bool))["disputed"] == 0
+    assert len(record.boxes) == 1 and record.ignore_labels.tolist() == [1]
+    record.background[0] = 0  # it does not label people: nobody knows
+    assert apply_fused(record, on_it, FusedRules(), np.ones(2, bool))["unsure"] == 1
+    assert len(record.boxes) == 1 and record.ignore_labels.tolist() == [1, 0]
+
+
+def test_photos_are_left_out_by_name(tmp_path):
+    (tmp_path / "leaks.txt").write_text("# why\n\nvoc 2007_1\nroad a b.jpg\n")
+    assert read_exclusions(tmp_path / "leaks.txt") == {("voc", "2007_1"), ("road", "a b.jpg")}
+
+
 def test_frames_of_one_video_are_one_scene(tar):
     record = load(tar, CLASSES, 32)[0]
 
@@ -118,6 +162,7 @@ def test_rare_classes_repeat(tar):
     records[0].labels = np.array([1])
     factors = repeat_factors(records, 2, threshold=0.09, most=3.0)
     assert factors[0] == pytest.approx(3.0) and factors[1] == 1.0
+    assert repeat_factors(records, 2, 0.09, 3.0, {"s": 0.5})[0] == pytest.approx(1.5)
 
 
 def test_batch_masks_padding_and_determinism(tar):

@@ -64,7 +64,7 @@ def test_a_frozen_part_keeps_its_weights_and_the_rest_learns(photos, tmp_path, m
     run.train_step(next(batches))
     weights = "conv.weight"
     assert not changed(run.model.backbone.stem, stem, weights) and not changed(run.ema.model.backbone.stem, averaged, weights)
-    assert changed(run.model.backbone.stem, stem, "running_mean")
+    assert not changed(run.model.backbone.stem, stem, "running_mean")
     assert changed(run.model.backbone.stage2, stage2, weights)
 
 
@@ -100,6 +100,46 @@ def test_a_stop_of_the_whole_group_is_saved(photos, tmp_path, number):
             os.killpg(child.pid, signal.SIGKILL)
     assert child.returncode == 0, output
     assert "goes on from here" in output
+
+
+def test_a_folded_front_computes_the_same(photos, tmp_path, monkeypatch):
+    run = trainer(monkeypatch, photos, tmp_path / "run")
+    model = run.model.eval()
+    for m in model.modules():
+        if isinstance(m, torch.nn.BatchNorm2d):
+            m.running_mean.uniform_(-0.2, 0.2), m.running_var.uniform_(0.5, 2.0), m.weight.data.uniform_(0.5, 1.5)
+    x = torch.randn(1, 3, 64, 64)
+    before, names = model(x)[8][0], set(model.state_dict())
+    model.backbone.freeze(("stem", "stage2"))
+    assert torch.allclose(before, model(x)[8][0], atol=1e-4) and set(model.state_dict()) == names
+
+
+def test_a_plan_branches_off_the_stable_phase(photos, tmp_path, monkeypatch):
+    trainer(monkeypatch, photos, tmp_path / "run", "--passes", "8", "--hold", "0.5").run()
+    stable = str(tmp_path / "run/stable.pt")
+    assert torch.load(stable, weights_only=True)["passes"] == 4
+    branch = trainer(monkeypatch, photos, tmp_path / "branch", "--passes", "6", "--branch-from", stable)
+    assert (branch.passes, branch.step, branch.provenance()["image_passes"]) == (0, 2, 4)
+    assert branch.optimizer.state_dict()["state"]
+    branch.run()
+    again = trainer(monkeypatch, photos, tmp_path / "branch", "--passes", "6", "--branch-from", stable)
+    assert again.passes == 6 and again.provenance()["image_passes"] == 10
+
+
+def test_a_run_can_end_by_the_clock(photos, tmp_path, monkeypatch):
+    run = trainer(monkeypatch, photos, tmp_path / "run", "--until", "2031-01-31T18:30+00:00")
+    run.began = run.args.until - 2 * (run.args.until - time.time())
+    assert run.progress() == pytest.approx(0.5, abs=1e-3)
+
+
+def test_sides_are_drawn_so_that_each_costs_the_same():
+    schedule, rng = Schedule(parse_stages("0.5:128-256,1:320"), lr=1.0), np.random.default_rng(0)
+    drawn = [schedule.side(0.1, rng) for _ in range(4000)]
+    assert set(drawn) == {128, 160, 192, 224, 256} and schedule.side(0.7, rng) == 320
+    assert drawn.count(128) / drawn.count(256) == pytest.approx(4, rel=0.3)
+    for wrong in ("0.5:128-256", "1:100-200", "1:256-128"):
+        with pytest.raises(ValueError):
+            parse_stages(wrong)
 
 
 def test_parts_freeze_from_the_input_on():

@@ -27,13 +27,14 @@ class Policy:
     """How strong the augmentation is; `zoom` is relative to the photo filling the canvas."""
 
     mosaic: float = 0.5
-    zoom: tuple[float, float] = (0.55, 1.8)
-    mosaic_zoom: tuple[float, float] = (0.6, 1.6)
+    zoom: tuple[float, float] = (0.5, 2.5)
+    mosaic_zoom: tuple[float, float] = (0.5, 2.0)
     aspect: float = 0.15
     colour: bool = True
 
 
-FINAL = Policy(mosaic=0.0, zoom=(0.75, 1.4), aspect=0.05)
+FINAL = Policy(mosaic=0.0, zoom=(0.6, 1.6), aspect=0.05)
+STRETCHED_ASPECT = 0.45  # of a photo whose true ratio of sides is not known; log of width / height
 
 
 class Canvas:
@@ -107,6 +108,7 @@ def _matrix(rng, record, region, zoom, aspect, flip, fill: bool) -> np.ndarray:
     rw, rh = x2 - x1, y2 - y1
     base = np.sqrt(rw * rh / (w * h)) if fill else min(rw / w, rh / h)
     scale = base * np.exp(rng.uniform(np.log(zoom[0]), np.log(zoom[1])))
+    aspect = STRETCHED_ASPECT if record.stretched else aspect
     stretch = np.exp(rng.uniform(-aspect, aspect))
     sx, sy = scale * np.sqrt(stretch), scale / np.sqrt(stretch)
     dx, dy = x1 + rng.uniform() * (rw - w * sx), y1 + rng.uniform() * (rh - h * sy)

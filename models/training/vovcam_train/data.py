@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import pickle
 import re
 import tarfile
 import xml.etree.ElementTree as ET
@@ -43,6 +44,8 @@ class Record:
     ignore_boxes: np.ndarray  # f32 [k, 4]
     ignore_labels: np.ndarray  # int64 [k], -1 = every class
     background: np.ndarray  # f32 [classes], weight of the background loss
+    stretched: bool = False  # the true ratio of the sides is not known
+    scale: float = 1.0  # pixels here per pixel of the stored image
 
 
 def _decode(data: bytes, long_side: int) -> tuple[np.ndarray, float]:
@@ -65,7 +68,7 @@ def _record(key, info, data, objects, classes, labelled, long_side) -> Record:
     return Record(
         key, info.get("set", "data"), str(info.get("original_id", key)), pixels,
         array[~crowd], label[~crowd], np.ones((~crowd).sum(), np.float32),
-        array[crowd], label[crowd], background,
+        array[crowd], label[crowd], background, bool(info.get("stretched", False)), scale,
     )  # fmt: skip
 
 
@@ -142,6 +145,23 @@ def load(path: str | Path, classes, long_side: int, exclude=()) -> list[Record]:
     raise ValueError(f"'{path}': expected a COCO tar, a folder with 'annotations.json', or a VOC folder")
 
 
+def load_cached(path: str | Path, classes, long_side: int, exclude, folder: Path | None) -> list[Record]:
+    """`load`, whose result is kept in `folder` for the next run: decoding takes minutes."""
+    if folder is None:
+        return load(path, classes, long_side, exclude)
+    stat = Path(path).stat()
+    what = repr((str(path), stat.st_size, stat.st_mtime_ns, tuple(classes), long_side, sorted(exclude)))
+    file = folder / f"{Path(path).stem}-{hashlib.sha256(what.encode()).hexdigest()[:12]}.pickle"
+    if file.exists():
+        return pickle.loads(file.read_bytes())
+    records = load(path, classes, long_side, exclude)
+    folder.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(".part")
+    part.write_bytes(pickle.dumps(records, protocol=5))
+    part.replace(file)
+    return records
+
+
 def scene(record: Record) -> str:
     """Frames of one video, and copies of one photo, share a scene name."""
     # names may have been cut at the front, so folders before them differ
@@ -194,12 +214,97 @@ def apply_teacher(
     record.background = np.where(unlabelled & known, np.float32(background), record.background)
 
 
-def repeat_factors(records: list[Record], classes: int, threshold: float, most: float) -> np.ndarray:
+@dataclass(frozen=True)
+class FusedRules:
+    """What a fused teacher's score means; scores are not probabilities. From `positive` on a detection is
+    a box whose weight rises to 1 at `certain`; from `seen` on it is a region without loss; below it is
+    nothing. In a class that the set labels, a detection without a box of the set is believed to be
+    an unlabelled object from `unlabelled` on, and becomes a region without loss."""
+
+    seen: float = 0.15
+    positive: float = 0.35
+    certain: float = 0.55
+    unlabelled: float = 0.5
+    background: float = 0.95
+
+    def weight(self, score: float) -> float:
+        return float(np.clip((score - self.seen) / (self.certain - self.seen), 0.0, 1.0))
+
+
+def read_fused(path: str | Path, classes) -> dict[str, list[list[float]]]:
+    """`{"classes": […], "boxes": {file_name: [[class, x, y, w, h, score], …]}}` → record key →
+    [[class, score, x1, y1, x2, y2], …], best first, in pixels of the stored image. The file is named
+    after the tar or folder whose photos it describes."""
+    path = Path(path)
+    doc = json.loads(path.read_text())
+    index = {i: classes.index(c) for i, c in enumerate(doc["classes"]) if c in classes}
+    return {
+        f"{path.stem}/{name}": sorted(
+            ([index[int(c)], s, x, y, x + w, y + h] for c, x, y, w, h, s in rows if int(c) in index), key=lambda d: -d[1]
+        )
+        for name, rows in doc["boxes"].items()
+    }
+
+
+def apply_fused(record: Record, found: list[list[float]], rules: FusedRules, known: np.ndarray) -> dict[str, int]:
+    """Completes a record by a fused teacher's detections (see `FusedRules`), so that every class the teacher
+    knows (bool [classes]) has background where nobody sees anything. Boxes of the set stay as they are.
+    Returns how many detections became what."""
+    unlabelled = record.background == 0
+    own_boxes, own_labels = record.boxes, record.labels
+    new, ignored, counts = [], [], {"agreed": 0, "added": 0, "unsure": 0, "disputed": 0}
+    for cls, score, *xyxy in found:
+        box = np.array(xyxy, np.float32) * record.scale
+        if score < rules.seen:
+            continue
+        other_name = _best_iou(box, own_boxes[own_labels != cls]) > 0.6
+        if _best_iou(box, own_boxes[own_labels == cls]) > 0.4:
+            counts["agreed"] += 1
+        elif not unlabelled[cls]:
+            if score >= rules.unlabelled and not other_name:  # on its own objects the set knows better
+                ignored.append((box, cls))
+                counts["disputed"] += 1
+        elif score >= rules.positive and not other_name:
+            new.append((box, cls, rules.weight(score)))
+            counts["added"] += 1
+        else:
+            ignored.append((box, cls))
+            counts["unsure"] += 1
+    if new:
+        boxes = np.stack([b for b, _, _ in new])
+        labels = np.array([c for _, c, _ in new], np.int64)
+        # what the set could not decide, and the teacher can, is no region without loss any more
+        keep = [
+            i for i, (b, c) in enumerate(zip(record.ignore_boxes, record.ignore_labels))
+            if _best_iou(b, boxes[labels == c]) < 0.7
+        ]  # fmt: skip
+        record.ignore_boxes, record.ignore_labels = record.ignore_boxes[keep], record.ignore_labels[keep]
+        record.boxes = np.concatenate([record.boxes, boxes])
+        record.labels = np.concatenate([record.labels, labels])
+        record.weights = np.concatenate([record.weights, np.array([w for _, _, w in new], np.float32)])
+    if ignored:
+        record.ignore_boxes = np.concatenate([record.ignore_boxes, np.stack([b for b, _ in ignored])])
+        record.ignore_labels = np.concatenate([record.ignore_labels, np.array([c for _, c in ignored], np.int64)])
+    record.background = np.where(unlabelled & known, np.float32(rules.background), record.background)
+    return counts
+
+
+def read_exclusions(path: str | Path) -> set[tuple[str, str]]:
+    """Lines `SET ORIGINAL_ID`; `#` begins a remark."""
+    lines = (line.strip() for line in Path(path).read_text().splitlines())
+    return {tuple(line.split(maxsplit=1)) for line in lines if line and not line.startswith("#")}
+
+
+def repeat_factors(
+    records: list[Record], classes: int, threshold: float, most: float, by_set: dict[str, float] | None = None
+) -> np.ndarray:
     """Sampling weight per record: max over its classes of sqrt(threshold / image share),
-    between 1 and `most` (Gupta et al., LVIS, arXiv 1908.03195)."""
+    between 1 and `most` (Gupta et al., LVIS, arXiv 1908.03195), times the factor of its set."""
     share = np.zeros(classes)
     for r in records:
         share[np.unique(r.labels)] += 1
     share = np.maximum(share / len(records), 1e-9)
     per_class = np.clip(np.sqrt(threshold / share), 1.0, most)
-    return np.array([per_class[np.unique(r.labels)].max() if len(r.labels) else 0.5 for r in records])
+    by_set = by_set or {}
+    own = [per_class[np.unique(r.labels)].max() if len(r.labels) else 0.5 for r in records]
+    return np.array([f * by_set.get(r.set, 1.0) for f, r in zip(own, records)])

@@ -29,9 +29,10 @@ def tensors(model: Detector) -> dict[str, torch.Tensor]:
 
 
 def measured_rows(figures: dict, side: int) -> list[dict]:
-    """Rows of the manifest's `measured` from the JSON that `evaluate --json` writes."""
+    """Rows of the manifest's `measured` from the JSON that `evaluate --json` or `reports` writes; `side` where it names none."""
     rows = []
     for split, f in figures.items():
+        side = f.get("input", side)
         for metric in ("AP", "AP50", "AP_small", "AP_medium", "AP_large", "AP50_voc5"):
             if f.get(metric) is not None:
                 rows.append({"split": split, "metric": metric, "value": round(f[metric], 4), "input": side})
@@ -87,7 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path, help="checkpoint written by train.py")
     parser.add_argument("out", type=Path, help="manifest to write; its stem is the model's name")
-    parser.add_argument("--measured", type=Path, action="append", default=[], help="output of evaluate --json")
+    parser.add_argument("--measured", type=Path, action="append", default=[], help="output of evaluate --json or of reports")
     args = parser.parse_args()
     state = torch.load(args.checkpoint, map_location="cpu", weights_only=True)
     network = {**state["network"], "strides": tuple(state["network"]["strides"])}

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from . import BOX_BINS, STRIDES
 
@@ -69,6 +71,17 @@ class ConvBnRelu(nn.Module):
         return F.relu(self.norm(self.conv(x)), inplace=True)
 
 
+def fold_norms(module: nn.Module) -> nn.Module:
+    """A copy for inference with each norm folded into the convolution before it."""
+    copy = deepcopy(module).eval().requires_grad_(False)
+    for part in copy.modules():
+        for name in [n for n in part._modules if n.endswith("/conv")]:
+            norm = name.removesuffix("conv") + "norm"
+            part._modules[name] = fuse_conv_bn_eval(part._modules[name], part._modules[norm])
+            part._modules[norm] = nn.Identity()
+    return copy
+
+
 class OsaModule(nn.Module):
     """One-shot aggregation: five chained 3×3, one concat, one 1×1."""
 
@@ -110,12 +123,27 @@ class Vovnet(nn.Module):
                 body.append((name, OsaModule(name, cin, mid, cout, identity=m > 1)))
                 cin = cout
             self.add_module(f"stage{stage}", nn.Sequential(OrderedDict(body)))
+        object.__setattr__(self, "folded", {})
+
+    def freeze(self, parts: tuple[str, ...]) -> None:
+        """Ends the training of `parts` (the first ones, from the stem on): they run without gradient, with
+        the norms' stored averages folded into the convolutions."""
+        for part in parts:
+            getattr(self, part).requires_grad_(False)
+        # in a plain dict: neither parameters nor part of the state
+        object.__setattr__(self, "folded", {part: fold_norms(getattr(self, part)) for part in parts})
+
+    def _run(self, part: str, x: Tensor) -> Tensor:
+        if part not in self.folded:
+            return getattr(self, part)(x)
+        with torch.no_grad():
+            return self.folded[part](x)
 
     def forward(self, x: Tensor) -> dict[int, Tensor]:
-        x = self.stem(x)
+        x = self._run("stem", x)
         out = {}
         for stage in (2, 3, 4, 5):
-            x = getattr(self, f"stage{stage}")(x)
+            x = self._run(f"stage{stage}", x)
             out[2**stage] = x
         return out
 

@@ -10,15 +10,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from .augment import FINAL, Policy
+
+Sides = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """`stages`: (progress at which it ends, input side in pixels).
+    """`stages`: (progress at which it ends, input sides in pixels to draw from).
     `freeze`: (progress at which it begins, part of the backbone), from the input on."""
 
-    stages: tuple[tuple[float, int], ...]
+    stages: tuple[tuple[float, Sides], ...]
     lr: float
     warmup_steps: int = 500
     hold: float = 0.3
@@ -33,11 +37,14 @@ class Schedule:
         cosine = self.last_lr + (1 - self.last_lr) * 0.5 * (1 + math.cos(math.pi * x))
         return self.lr * cosine * min(1.0, (step + 1) / self.warmup_steps)
 
-    def side(self, progress: float, jitter: int) -> int:
-        """Input side in pixels; `jitter` in −1, 0, 1 moves it by 32, but never past the last stage's."""
-        side = next((s for end, s in self.stages if progress < end), self.stages[-1][1])
-        largest = max(s for _, s in self.stages)
-        return min(max(side + 32 * jitter, 128), largest)
+    def side(self, progress: float, rng: np.random.Generator) -> int:
+        """Input side in pixels, drawn from the stage's so that each costs about the same time."""
+        sides = np.array(next((s for end, s in self.stages if progress < end), self.stages[-1][1]))
+        share = sides**-2.0
+        return int(rng.choice(sides, p=share / share.sum()))
+
+    def decaying(self, progress: float) -> bool:
+        return progress >= self.hold
 
     def frozen(self, progress: float) -> tuple[str, ...]:
         """Parts of the backbone that are not trained any more (Brock et al., FreezeOut, arXiv
@@ -52,14 +59,15 @@ class Schedule:
         return max(0.0, 1.0 - progress / self.plain_from) ** 0.5 if progress < self.plain_from else 0.0
 
 
-def parse_stages(text: str) -> tuple[tuple[float, int], ...]:
-    """'0.3:160,1:320' → ((0.3, 160), (1.0, 320)). Raises ValueError on anything else."""
+def parse_stages(text: str) -> tuple[tuple[float, Sides], ...]:
+    """'0.3:128-192,1:320' → ((0.3, (128, 160, 192)), (1.0, (320,))). Raises ValueError on anything else."""
     stages = []
     for part in text.split(","):
-        end, _, side = part.partition(":")
-        stages.append((float(end), int(side)))
+        end, _, sides = part.partition(":")
+        low, _, high = sides.partition("-")
+        stages.append((float(end), tuple(range(int(low), int(high or low) + 1, 32))))
     ends = [e for e, _ in stages]
-    if ends != sorted(ends) or ends[-1] != 1.0 or any(s % 32 or s < 64 for _, s in stages):
+    if ends != sorted(ends) or ends[-1] != 1.0 or any(not s or s[0] % 32 or s[0] < 64 for _, s in stages):
         raise ValueError(f"stages '{text}': expected rising ends up to 1 and sides that are multiples of 32")
     return tuple(stages)
 

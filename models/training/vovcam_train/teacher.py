@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import tarfile
 import tempfile
 from pathlib import Path
 
@@ -120,6 +121,22 @@ class FeatureTeacher:
         return dict(zip(FEATURES, self.session.run(list(FEATURES.values()), {self.input: bgr})))
 
 
+def results(path: str, records, found) -> list[dict]:
+    """Detections as COCO results of a tar."""
+    from . import CLASSES
+
+    with tarfile.open(path) as tar:
+        (name,) = (n for n in tar.getnames() if n.endswith("/annotations.json"))
+        doc = json.load(tar.extractfile(name))
+    image = {i["file_name"]: i["id"] for i in doc["images"]}
+    category = {c["name"]: c["id"] for c in doc["categories"]}
+    return [
+        {"image_id": image[r.key.split("/", 1)[1]], "category_id": category[CLASSES[int(cls)]],
+         "bbox": [round(float(v), 2) for v in (x1, y1, x2 - x1, y2 - y1)], "score": round(float(score), 4)}
+        for r, rows in zip(records, found) for cls, score, x1, y1, x2, y2 in rows if CLASSES[int(cls)] in category
+    ]  # fmt: skip
+
+
 def main() -> None:
     from . import CLASSES
     from .data import load
@@ -129,6 +146,7 @@ def main() -> None:
     parser.add_argument("onnx", help="YOLOX with the 80 COCO classes, 416×416")
     parser.add_argument("--data", action="append", required=True, help="COCO tar or folder; may be repeated")
     parser.add_argument("--json", type=Path, help="write the figures here as well")
+    parser.add_argument("--detections-out", type=Path, help="folder: COCO results a split, for vovcam eval --detections")
     args = parser.parse_args()
     session = _session(args.onnx, 1)
     columns = [COCO_INDEX[c] for c in CLASSES]
@@ -136,6 +154,10 @@ def main() -> None:
     for path in args.data:
         records = load(path, CLASSES, 10_000)
         found = [np.array(detect(session, r.pixels, columns, 0.01), np.float32).reshape(-1, 6)[:100] for r in records]
+        if args.detections_out:
+            args.detections_out.mkdir(parents=True, exist_ok=True)
+            (args.detections_out / f"{Path(path).stem}.json").write_text(json.dumps(results(path, records, found)))
+            continue
         figures = report[Path(path).stem] = measure(records, found, CLASSES)
         show(Path(path).stem, LABEL_SIDE, figures)
     if args.json:
