@@ -128,7 +128,7 @@ pub struct Sampler {
     /// The intervals of the window.
     window: VecDeque<Interval>,
     throttled_before: Option<u64>,
-    failing: bool,
+    failure: Option<String>,
 }
 
 /// Energy spent between two readings.
@@ -148,7 +148,7 @@ impl Sampler {
             last: None,
             window: VecDeque::with_capacity(32),
             throttled_before: None,
-            failing: false,
+            failure: None,
         }
     }
 
@@ -161,16 +161,25 @@ impl Sampler {
     /// power becomes unknown, `emit` receives an event, and the meter is read again at the next tick.
     pub fn run(&mut self, stop: &Receiver<()>, metrics: &Metrics, emit: impl Fn(Event)) {
         let ticks = self.clock.ticks(SAMPLE_INTERVAL);
+        let mut stopped = false;
         loop {
-            let before = self.failing;
-            self.step(metrics);
-            match (before, self.failing) {
-                (false, true) => emit(Event::new(EventKind::MeterLost)),
-                (true, false) => emit(Event::new(EventKind::MeterFound)),
+            let before = self.failure.is_some();
+            // all of a sample, so that no sensor's driver can end the run
+            if catch_unwind(AssertUnwindSafe(|| self.step(metrics))).is_err() {
+                self.fail(&PowerError::Panicked, metrics);
+            }
+            match (before, &self.failure) {
+                (false, Some(reason)) => {
+                    emit(Event::new(EventKind::MeterLost).message(reason.as_str()));
+                }
+                (true, None) => emit(Event::new(EventKind::MeterFound)),
                 _ => {}
             }
+            if stopped {
+                return; // after a last sample, which completes the energy of the run
+            }
             select! {
-                recv(stop) -> _ => return self.step(metrics),
+                recv(stop) -> _ => stopped = true,
                 recv(ticks) -> _ => {}
             }
         }
@@ -183,19 +192,11 @@ impl Sampler {
         heat.throttled = heat.throttled.saturating_sub(before);
         metrics.set_heat(heat);
         let Some(meter) = &mut self.meter else { return };
-        let reading =
-            catch_unwind(AssertUnwindSafe(|| meter.read())).unwrap_or(Err(PowerError::Panicked));
-        let reading = match reading {
+        let reading = match meter.read() {
             Ok(reading) => reading,
-            Err(error) => {
-                if !std::mem::replace(&mut self.failing, true) {
-                    tracing::warn!("{}", describe(&error));
-                }
-                metrics.clear_power();
-                return;
-            }
+            Err(error) => return self.fail(&error, metrics),
         };
-        if std::mem::take(&mut self.failing) && matches!(reading, Reading::Power(_)) {
+        if self.failure.take().is_some() && matches!(reading, Reading::Power(_)) {
             // the power during the gap is unknown; an energy counter kept counting
             self.last = None;
             self.window.clear();
@@ -230,6 +231,18 @@ impl Sampler {
             && let Some(average) = Joules(total).per(time)
         {
             metrics.set_power(average, time, &meter.info());
+        }
+    }
+}
+
+impl Sampler {
+    /// From here on the power is unknown; the reason is logged once.
+    fn fail(&mut self, error: &PowerError, metrics: &Metrics) {
+        metrics.clear_power();
+        if self.failure.is_none() {
+            let reason = describe(error);
+            tracing::warn!("{reason}");
+            self.failure = Some(reason);
         }
     }
 }
