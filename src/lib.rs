@@ -28,31 +28,56 @@
 //! [`PipelineBuilder`] runs a detector on a camera with sinks and analyzers of one's own:
 //! `examples/custom_stage.rs`. docs/architecture.md has the layers and the rules between them.
 
+// The interface of the library is the re-exports below. The modules are reachable for the program's
+// own tests, benchmarks and fuzzers, and may change at any time.
+#[doc(hidden)]
 pub mod analyse;
+#[doc(hidden)]
 pub mod avi;
+#[doc(hidden)]
 pub mod board;
+#[doc(hidden)]
 pub mod capture;
+#[doc(hidden)]
 pub mod cli;
+#[doc(hidden)]
 pub mod clock;
+#[doc(hidden)]
 pub mod config;
+#[doc(hidden)]
 pub mod detect;
+#[doc(hidden)]
 pub mod detection;
+#[doc(hidden)]
 pub mod engine;
+#[doc(hidden)]
 pub mod eval;
+#[doc(hidden)]
 pub mod event;
+#[doc(hidden)]
 pub mod frame;
 #[cfg(target_os = "linux")]
 #[doc(hidden)]
 pub mod fuzz;
+#[doc(hidden)]
 pub mod geometry;
+#[doc(hidden)]
 pub mod message;
+#[doc(hidden)]
 pub mod model;
+#[doc(hidden)]
 pub mod monitor;
+#[doc(hidden)]
 pub mod network;
+#[doc(hidden)]
 pub mod pipeline;
+#[doc(hidden)]
 pub mod sink;
+#[doc(hidden)]
 pub mod stats;
+#[doc(hidden)]
 pub mod tensor;
+#[doc(hidden)]
 pub mod units;
 
 pub use analyse::Analyzer;
