@@ -2,7 +2,8 @@
 //!
 //! A graph is a list of nodes in execution order. It knows channels, not image sizes;
 //! [`Graph::shapes`] gives the shape of every node at one input size, and the cost figures
-//! of the VoVNet paper (arXiv 1904.09730) follow from those.
+//! of the VoVNet paper (arXiv 1904.09730) follow from those. Long because the checks that every
+//! engine relies on stand beside the operations that they check.
 
 use std::fmt;
 

@@ -1,5 +1,6 @@
 //! Whole runs in-process: scripted sources, a detector that waits for permits, sinks that are
-//! slow, stuck or panic, on a simulated clock. No test sleeps: every wait is for an event.
+//! slow, stuck or panic, on a simulated clock. No test sleeps: a wait is for an
+//! event, or yields until one was seen. Long because all tests drive the same simulated parts.
 
 use super::*;
 use crate::capture::{CaptureError, Next, SourceEvent};

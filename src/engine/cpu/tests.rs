@@ -1,4 +1,5 @@
 //! The engine against candle, and every instruction set's kernels against the scalar reference.
+//! Long because all share the same generated graphs and weights.
 
 use super::*;
 use crate::engine::reference::ReferenceEngine;
