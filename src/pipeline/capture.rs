@@ -1,6 +1,6 @@
 //! The capture stage: frames from the source to the detector.
 
-use super::latest::{Disconnected, LatestSender};
+use super::handoff::{Disconnected, HandoffSender};
 use super::outputs::Outputs;
 use super::{PipelineError, Stop, chain};
 use crate::capture::{Next, Source, SourceEvent};
@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 pub(super) struct CaptureStage {
     pub(super) source: Box<dyn Source>,
-    pub(super) frames: LatestSender<Frame>,
+    pub(super) frames: HandoffSender<Frame>,
     pub(super) outputs: Outputs,
     pub(super) metrics: Arc<Metrics>,
     pub(super) health: Health,

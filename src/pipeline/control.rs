@@ -1,7 +1,7 @@
 //! The control stage: figures for the log at fixed times, the service manager, and requests to
 //! read the settings again.
 
-use super::latest::LatestSender;
+use super::handoff::HandoffSender;
 use super::outputs::Outputs;
 use super::{PipelineError, Stop, chain};
 use crate::clock::Clock;
@@ -57,7 +57,7 @@ pub(super) struct ControlStage {
     pub(super) stop: Stop,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) stats_interval: Duration,
-    pub(super) plans: LatestSender<DetectPlan>,
+    pub(super) plans: HandoffSender<DetectPlan>,
     pub(super) outputs: Outputs,
 }
 
@@ -100,7 +100,7 @@ impl Control {
         }
     }
 
-    fn reload(&mut self, plans: &LatestSender<DetectPlan>) -> Event {
+    fn reload(&mut self, plans: &HandoffSender<DetectPlan>) -> Event {
         let rejected = |reason: String| Event::new(EventKind::ConfigRejected).message(reason);
         let Some(reload) = &mut self.reload else {
             return rejected("there is no settings file".to_owned());

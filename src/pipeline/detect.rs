@@ -1,6 +1,6 @@
 //! The detect stage: frames to reports, through the analyzers, to the sinks.
 
-use super::latest::LatestReceiver;
+use super::handoff::HandoffReceiver;
 use super::outputs::Outputs;
 use super::{PipelineError, Stop};
 use crate::analyse::Analyzer;
@@ -20,9 +20,9 @@ const SNAPSHOT_INTERVAL: Duration = Duration::from_millis(250);
 pub(super) struct DetectStage {
     pub(super) detector: Box<dyn Detect>,
     pub(super) plan: DetectPlan,
-    pub(super) new_plans: LatestReceiver<DetectPlan>,
+    pub(super) new_plans: HandoffReceiver<DetectPlan>,
     pub(super) analyzers: Vec<Box<dyn Analyzer>>,
-    pub(super) frames: LatestReceiver<Frame>,
+    pub(super) frames: HandoffReceiver<Frame>,
     pub(super) outputs: Outputs,
     pub(super) run: Arc<RunInfo>,
     pub(super) metrics: Arc<Metrics>,

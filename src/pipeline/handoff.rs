@@ -22,7 +22,7 @@ pub(super) struct Disconnected;
 
 /// The sending end.
 #[derive(Debug)]
-pub(super) struct LatestSender<T> {
+pub(super) struct HandoffSender<T> {
     sender: Sender<T>,
     /// Lets the newest value push out the oldest; `None` when lossless.
     evict: Option<Receiver<T>>,
@@ -32,32 +32,32 @@ pub(super) struct LatestSender<T> {
 
 /// The receiving end.
 #[derive(Debug)]
-pub(super) struct LatestReceiver<T> {
+pub(super) struct HandoffReceiver<T> {
     receiver: Receiver<T>,
     _alive: Arc<()>,
 }
 
 /// Makes both ends.
-pub(super) fn handoff<T>(policy: Policy) -> (LatestSender<T>, LatestReceiver<T>) {
+pub(super) fn handoff<T>(policy: Policy) -> (HandoffSender<T>, HandoffReceiver<T>) {
     let (capacity, newest) = match policy {
         Policy::Newest => (1, true),
         Policy::Lossless(slots) => (slots.max(1), false),
     };
     let (sender, receiver) = bounded(capacity);
     let alive = Arc::new(());
-    let sender = LatestSender {
+    let sender = HandoffSender {
         sender,
         evict: newest.then(|| receiver.clone()),
         receiver: Arc::downgrade(&alive),
     };
-    let receiver = LatestReceiver {
+    let receiver = HandoffReceiver {
         receiver,
         _alive: alive,
     };
     (sender, receiver)
 }
 
-impl<T> LatestSender<T> {
+impl<T> HandoffSender<T> {
     /// Hands a value over; returns the value that it replaced, if any.
     ///
     /// # Errors
@@ -87,7 +87,7 @@ impl<T> LatestSender<T> {
     }
 }
 
-impl<T> LatestReceiver<T> {
+impl<T> HandoffReceiver<T> {
     /// Waits for the next value.
     ///
     /// # Errors
