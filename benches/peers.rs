@@ -2,8 +2,8 @@
 //! time it in turn with other runtimes. See `benches/peers/peers.py`.
 //!
 //! `peers ENGINE PRECISION SIDE THREADS PICTURE.rgb`, ENGINE `cpu` or `candle`; then, by line on
-//! standard input, `run` answers with the milliseconds from bytes to logits, `logits FILE`
-//! writes the last logits as raw f32 and answers `ok`.
+//! standard input, `run` answers with the milliseconds from bytes to logits, `logits FILE` writes
+//! the last logits as raw f32, `picture FILE` changes the picture; both answer `ok`.
 
 #![allow(
     clippy::print_stdout,
@@ -41,7 +41,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         isa: None,
     };
     let mut engine = engine::load(&Model::bundled()?, &options)?;
-    let input = Batch {
+    let mut input = Batch {
         batch: 1,
         height: side,
         width: side,
@@ -62,7 +62,14 @@ fn main() -> Result<(), Box<dyn Error>> {
                 write_logits(&output, path)?;
                 println!("ok");
             }
-            _ => return Err(format!("expected 'run' or 'logits FILE', got '{line}'").into()),
+            Some(("picture", path)) => {
+                input.data = std::fs::read(path)?;
+                println!("ok");
+            }
+            _ => {
+                let expected = "'run', 'logits FILE' or 'picture FILE'";
+                return Err(format!("expected {expected}, got '{line}'").into());
+            }
         }
     }
     Ok(())

@@ -197,6 +197,9 @@ def main() -> None:
             began = time.perf_counter()
             outputs = infer(pixels)
             print(f"{1e3 * (time.perf_counter() - began):.4f}", flush=True)
+        elif command == "picture":
+            pixels = np.fromfile(path, np.uint8).reshape(side, side, 3)
+            print("ok", flush=True)
         elif command == "logits":
             cells = [np.moveaxis(o[0], 0, -1).astype(np.float32).ravel() for o in outputs]
             np.concatenate(cells).tofile(path)
