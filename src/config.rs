@@ -113,7 +113,7 @@ pub struct EngineSettings {
     #[arg(ignore_case = true)]
     #[serde(deserialize_with = "choice::from_toml")]
     pub engine: Option<EngineChoice>,
-    /// Activation precision [default: int8 on a CPU with byte products if the model has int8
+    /// Activation precision [default: int8 on a CPU where it is faster and the model has int8
     /// ranges, f16 on a GPU, else f32]
     #[arg(long, value_name = "PRECISION", value_parser = choice::parser::<Precision>())]
     #[arg(ignore_case = true)]

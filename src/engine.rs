@@ -40,7 +40,8 @@ pub enum Precision {
     F32,
     /// 16-bit floats, on a GPU.
     F16,
-    /// Bytes: about twice as fast on processors with byte products, for a little precision.
+    /// Bytes: about twice as fast on processors with byte products, less on others, for a little
+    /// precision.
     Int8,
 }
 
@@ -59,8 +60,8 @@ impl fmt::Display for Precision {
 pub struct EngineOptions {
     /// Which engine.
     pub engine: EngineChoice,
-    /// Activation precision. None for f16 on a GPU; on a CPU for int8 where the processor has
-    /// byte products and the model has int8 ranges, and else for f32.
+    /// Activation precision. None for f16 on a GPU; on a CPU for int8 where it is faster and the
+    /// model has int8 ranges, and else for f32.
     pub precision: Option<Precision>,
     /// CPU threads, 0 = one a core.
     pub threads: usize,

@@ -171,8 +171,8 @@ impl CpuEngine {
         Ok(engine)
     }
 
-    /// An engine with these options, but for the precision: int8 where the processor has byte products
-    /// and the model runs in int8, else f32. Without byte products int8 is slower than f32.
+    /// An engine with these options, but for the precision: int8 where it is faster on this processor
+    /// and the model runs in int8, else f32.
     ///
     /// # Errors
     /// As [`CpuEngine::with_options`].
@@ -181,14 +181,14 @@ impl CpuEngine {
         options: CpuOptions,
     ) -> Result<CpuEngine, EngineError> {
         let best = Isa::available().next().unwrap_or(Isa::Scalar);
-        let products = ByteKernels::of(options.isa.unwrap_or(best)).products;
-        CpuEngine::of_best_precision(model, options, products)
+        let faster = ByteKernels::of(options.isa.unwrap_or(best)).faster;
+        CpuEngine::of_best_precision(model, options, faster)
     }
 
     fn of_best_precision(
         model: &Model,
         options: CpuOptions,
-        products: bool,
+        int8_is_faster: bool,
     ) -> Result<CpuEngine, EngineError> {
         let with = |precision, reason: String| {
             let options = CpuOptions {
@@ -199,12 +199,12 @@ impl CpuEngine {
             engine.precision_reason = Some(reason);
             Ok(engine)
         };
-        let obstacle = match (products, options.isa, &model.manifest.int8) {
-            (false, None, _) => "this processor has no byte products".to_owned(),
-            (false, Some(isa), _) => format!("no byte products with '{isa}'"),
+        let obstacle = match (int8_is_faster, options.isa, &model.manifest.int8) {
+            (false, None, _) => "int8 is not faster on this processor".to_owned(),
+            (false, Some(isa), _) => format!("int8 is not faster with '{isa}'"),
             (true, _, None) => format!("the model '{}' has no int8 ranges", model.manifest.name),
             (true, _, Some(_)) => {
-                let reason = "int8: byte products, and the model has int8 ranges".to_owned();
+                let reason = "int8: faster here, and the model has int8 ranges".to_owned();
                 match with(Precision::Int8, reason) {
                     // a layer that int8 cannot run, or one without a range
                     Err(EngineError::Unsupported { reason, .. }) => reason,

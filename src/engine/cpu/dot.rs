@@ -77,9 +77,8 @@ trait Dot: Copy {
 pub(super) struct ByteKernels {
     pub(super) name: &'static str,
     pub(super) tiles: &'static Tiles,
-    /// Whether one instruction adds the products of four bytes: only then are bytes faster than
-    /// floats. (On AVX2 alone a frame takes longer in bytes than in floats with Winograd.)
-    pub(super) products: bool,
+    /// Whether a frame takes less time in bytes than in floats with Winograd.
+    pub(super) faster: bool,
 }
 
 impl ByteKernels {
@@ -89,36 +88,36 @@ impl ByteKernels {
         match isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 if vnni::Vnni512::new().is_some() => {
-                ByteKernels::with_products("avx512-vnni", &vnni::WIDE)
+                ByteKernels::faster("avx512-vnni", &vnni::WIDE)
             }
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 | Isa::Avx2 if vnni::AvxVnni::new().is_some() => {
-                ByteKernels::with_products("avx-vnni", &vnni::NARROW)
+                ByteKernels::faster("avx-vnni", &vnni::NARROW)
             }
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 | Isa::Avx2 if super::simd::avx2::Avx2::new().is_some() => ByteKernels {
                 name: "avx2",
                 tiles: &avx2::TILES,
-                products: false,
+                faster: isa == Isa::Avx2, // floats have vectors of twice the length in AVX-512
             },
             #[cfg(target_arch = "aarch64")]
             Isa::Neon if neon::Dotprod::new().is_some() => {
-                ByteKernels::with_products("neon-dotprod", &neon::TILES)
+                ByteKernels::faster("neon-dotprod", &neon::TILES)
             }
             _ => ByteKernels {
                 name: "scalar",
                 tiles: &scalar::TILES,
-                products: false,
+                faster: false,
             },
         }
     }
 
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-    fn with_products(name: &'static str, tiles: &'static Tiles) -> ByteKernels {
+    fn faster(name: &'static str, tiles: &'static Tiles) -> ByteKernels {
         ByteKernels {
             name,
             tiles,
-            products: true,
+            faster: true,
         }
     }
 }

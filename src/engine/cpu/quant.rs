@@ -4,10 +4,18 @@
 //! correction. A node's scale is its calibrated range / 255. Weights are signed, with one scale
 //! an output channel; the scales of the input's channels are multiplied into the weights first,
 //! so a concatenation may join nodes of different ranges at no cost.
+//!
+//! Processors without byte products add the products of two neighbouring channels in 16 bits. So
+//! that the sums cannot overflow, weights of one sign of two neighbours are at most 128 together
+//! (255 × 128 = 32,640). Filters seldom have their largest weights side by side, so this costs a
+//! fraction of a bit; it holds for all processors, so that all compute the same bytes.
 
 use super::memory::InputPixel;
 use crate::model::{ConvWeights, Manifest};
 use crate::network::graph::{Conv, Graph, NodeId, Op};
+
+/// Largest weight in bytes.
+const LARGEST: f32 = 127.0;
 
 /// One convolution in bytes.
 pub(super) struct Weights {
@@ -25,6 +33,8 @@ pub(super) struct Scales {
     scales: Vec<Vec<f32>>,
     /// Value of the byte 0 of the input image, by channel.
     input_zero: [f32; 3],
+    /// Distance of the first channels of pairs that are multiplied together.
+    pair_step: usize,
 }
 
 impl Scales {
@@ -56,6 +66,7 @@ impl Scales {
         Ok(Scales {
             scales,
             input_zero: std::array::from_fn(|c| -mean[c] / std[c]),
+            pair_step: pair_step(graph),
         })
     }
 
@@ -89,11 +100,11 @@ impl Scales {
             .zip(&floats.bias)
         {
             let scaled = |index: usize| filter[index] * scales[index / taps];
-            let largest = (0..filter.len()).fold(0.0f32, |most, i| most.max(scaled(i).abs()));
-            let scale = largest.max(f32::MIN_POSITIVE) / 127.0;
+            let largest = largest_pair(conv.in_channels, taps, self.pair_step, scaled);
+            let scale = largest.max(f32::MIN_POSITIVE) / LARGEST;
             let mut bias = bias;
             for index in 0..filter.len() {
-                let value = (scaled(index) / scale).round().clamp(-127.0, 127.0);
+                let value = (scaled(index) / scale).round().clamp(-LARGEST, LARGEST);
                 weights.values.push(value as i8);
                 if let Some(zero) = zeros.get(index / taps) {
                     bias += value * scale / scales[index / taps] * zero;
@@ -119,8 +130,70 @@ impl Scales {
     }
 }
 
+/// Largest sum of the values of one sign of two channels side by side, over all taps of a filter.
+/// Each rounds up by half a step at most, so both together by one.
+fn largest_pair(
+    channels: usize,
+    taps: usize,
+    pair_step: usize,
+    value: impl Fn(usize) -> f32,
+) -> f32 {
+    let mut largest = 0.0f32;
+    for channel in (0..channels).step_by(pair_step) {
+        for tap in 0..taps {
+            let one = value(channel * taps + tap);
+            let next = match channel + 1 < channels {
+                true => value((channel + 1) * taps + tap),
+                false => 0.0,
+            };
+            let positive = one.max(0.0) + next.max(0.0);
+            let negative = one.min(0.0) + next.min(0.0);
+            largest = largest.max(positive).max(-negative);
+        }
+    }
+    largest
+}
+
+/// 2 if channels 2k and 2k + 1 are always multiplied together, 1 if any two neighbours may be: lanes
+/// are padded after each part of a concatenation, and a part of odd width shifts the next.
+fn pair_step(graph: &Graph) -> usize {
+    let concats = graph.nodes.iter().filter(|node| matches!(node.op, Op::Concat));
+    let mut parts = concats.flat_map(|node| &node.inputs);
+    match parts.all(|&part| graph.node(part).channels.is_multiple_of(2)) {
+        true => 2,
+        false => 1,
+    }
+}
+
 /// The bytes around the input image: the nearest to a normalised zero.
 pub(super) fn input_border(manifest: &Manifest) -> InputPixel {
     let [r, g, b] = manifest.mean.map(|mean| (255.0 * mean).round() as u8);
     [r, g, b, 0]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Model;
+
+    #[test]
+    fn products_of_two_neighbouring_channels_fit_into_16_bits() {
+        let model = Model::bundled().unwrap();
+        let scales = Scales::new(&model.graph, &model.manifest).unwrap();
+        let mut largest = 0;
+        for ((id, conv), floats) in model.graph.convs().zip(&model.weights) {
+            let weights = scales.quantise(&model.graph, id, conv, floats).unwrap();
+            let taps = conv.kernel * conv.kernel;
+            for filter in weights.values.chunks_exact(conv.in_channels * taps) {
+                for (index, one) in filter.iter().enumerate() {
+                    let next = filter.get(index + taps).filter(|_| index / taps % 2 == 0);
+                    let pair = [i32::from(*one), next.map_or(0, |next| i32::from(*next))];
+                    let positive: i32 = pair.iter().map(|w| w.max(&0)).sum();
+                    let negative: i32 = pair.iter().map(|w| w.min(&0)).sum();
+                    largest = largest.max(255 * positive).max(-255 * negative);
+                }
+            }
+        }
+        assert!((30_000..=i32::from(i16::MAX)).contains(&largest), "{largest}");
+    }
 }

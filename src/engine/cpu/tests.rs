@@ -554,7 +554,7 @@ fn bytes_that_do_not_fill_the_input_are_refused() {
     }
 }
 
-/// Byte products cannot be had on every machine, so the choice is tried as if they were there.
+/// Not every machine is faster in int8, so the choice is tried as if it were.
 #[test]
 fn int8_is_chosen_where_it_is_faster_and_the_reason_is_told() {
     let plain = detector();
@@ -562,16 +562,16 @@ fn int8_is_chosen_where_it_is_faster_and_the_reason_is_told() {
     let mut torn = calibrated(detector(), &image(1, 32, 32));
     torn.manifest.int8.as_mut().unwrap().ranges.clear();
     let scalar = options(Isa::Scalar, 1, true);
-    for (model, products, expected) in [
+    for (model, faster, expected) in [
         (
             &ranged,
             true,
-            "cpu scalar int8, 1 thread (int8: byte products, and the model has int8 ranges)",
+            "cpu scalar int8, 1 thread (int8: faster here, and the model has int8 ranges)",
         ),
         (
             &ranged,
             false,
-            "cpu scalar f32 winograd, 1 thread (f32: no byte products with 'scalar')",
+            "cpu scalar f32 winograd, 1 thread (f32: int8 is not faster with 'scalar')",
         ),
         (
             &plain,
@@ -585,7 +585,7 @@ fn int8_is_chosen_where_it_is_faster_and_the_reason_is_told() {
              'backbone.stem.stem_1'; measure them with 'vovcam calibrate', or use --precision f32)",
         ),
     ] {
-        let engine = CpuEngine::of_best_precision(model, scalar, products).unwrap();
+        let engine = CpuEngine::of_best_precision(model, scalar, faster).unwrap();
         assert_eq!(engine.start_line(), expected);
     }
     let asked = CpuEngine::with_options(&ranged, scalar).unwrap();
@@ -597,9 +597,9 @@ fn the_default_precision_is_that_of_this_machine() {
     let ranged = calibrated(detector(), &image(1, 32, 32));
     let best = Isa::available().next().unwrap();
     let engine = CpuEngine::with_best_precision(&ranged, CpuOptions::default()).unwrap();
-    let expected = match ByteKernels::of(best).products {
-        true => "(int8: byte products, and the model has int8 ranges)",
-        false => "(f32: this processor has no byte products)",
+    let expected = match ByteKernels::of(best).faster {
+        true => "(int8: faster here, and the model has int8 ranges)",
+        false => "(f32: int8 is not faster on this processor)",
     };
     let line = engine.start_line();
     assert!(line.ends_with(expected), "{line}");

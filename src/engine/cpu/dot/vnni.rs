@@ -2,8 +2,8 @@
 //! four products of each of sixteen or eight sums.
 #![allow(unsafe_code, reason = "loads, stores and intrinsics")]
 
-use super::avx2::store_bytes;
-use super::{Dot, LANES, byte_tiles};
+use super::avx2 as narrow;
+use super::{Dot, byte_tiles};
 use crate::engine::cpu::simd::avx2::Avx2;
 use crate::engine::cpu::simd::avx512::Avx512;
 use crate::engine::cpu::simd::{Token, avx2, avx512, registers, token};
@@ -106,19 +106,14 @@ impl Dot for Pair {
         Pair(isa, registers!([_mm256_setzero_si256(); 2]))
     }
     #[inline(always)]
-    unsafe fn weights(_: AvxVnni, from: *const u8) -> Self::Weights {
-        // SAFETY: the token proves AVX2; the caller vouches for 64 weights
-        unsafe {
-            [
-                _mm256_loadu_si256(from.cast()),
-                _mm256_loadu_si256(from.add(2 * LANES).cast()),
-            ]
-        }
+    unsafe fn weights(isa: AvxVnni, from: *const u8) -> Self::Weights {
+        // SAFETY: passed on
+        unsafe { narrow::weights(isa.into(), from) }
     }
     #[inline(always)]
-    unsafe fn value(_: AvxVnni, from: *const u8) -> Self::Value {
-        // SAFETY: the token proves AVX2; the caller vouches for four channels
-        unsafe { _mm256_set1_epi32(from.cast::<i32>().read_unaligned()) }
+    unsafe fn value(isa: AvxVnni, from: *const u8) -> Self::Value {
+        // SAFETY: passed on
+        unsafe { narrow::value(isa.into(), from) }
     }
     #[inline(always)]
     fn dot(self, weights: Self::Weights, value: Self::Value) -> Self {
@@ -130,13 +125,12 @@ impl Dot for Pair {
     }
     #[inline(always)]
     fn floats(self) -> Self::Floats {
-        let floats = registers!([_mm256_cvtepi32_ps(self.1[0]), _mm256_cvtepi32_ps(self.1[1])]);
-        avx2::Floats::from_registers(self.0.into(), floats)
+        narrow::floats(self.0.into(), self.1)
     }
     #[inline(always)]
     unsafe fn store_bytes(floats: Self::Floats, to: *mut u8) {
         // SAFETY: passed on
-        unsafe { store_bytes(floats, to) }
+        unsafe { narrow::store_bytes(floats, to) }
     }
 }
 
