@@ -4,7 +4,7 @@ CARGO ?= cargo
 DEMO := target/demo
 PEERS_PYTHON ?= target/peers/venv/bin/python
 
-.PHONY: help loom demo test lint audit fuzz fuzz-cov doc bench peers deb vm soak aarch64 cuda-check gpu-bundle install clean
+.PHONY: help loom demo test faults lint audit fuzz fuzz-cov doc bench peers deb vm soak aarch64 cuda-check gpu-bundle install clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 20
@@ -19,6 +19,9 @@ demo: setup-build ## detect on the bundled street clip: target/demo/detections.j
 
 test: setup-build setup-test ## all tests
 	$(CARGO) test --release
+
+faults: setup-build setup-test ## only the tests of damaged inputs, names, stopping, displays, secrets
+	$(CARGO) test --release --test it faults::
 
 lint: setup-build ## formatting, clippy and documentation, warnings are errors
 	$(CARGO) fmt --all --check
