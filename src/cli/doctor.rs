@@ -1,6 +1,6 @@
 //! `vovcam doctor`: checks the machine and says how to fix what does not work.
 
-use super::{Failure, RUN_FAILED, load_model};
+use super::{Failure, load_model, print_failure};
 use crate::board::GpuPlace;
 use crate::board::{Board, Cuda};
 use crate::config::EngineSettings;
@@ -18,7 +18,7 @@ pub(super) struct DoctorArgs {
 pub(super) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     let mut report = |text: String| writeln!(out, "{text}");
-    report_all(args, &mut report).map_err(|e| Failure::new(RUN_FAILED, e))
+    report_all(args, &mut report).map_err(print_failure)
 }
 
 type Report<'a> = &'a mut dyn FnMut(String) -> io::Result<()>;

@@ -1,6 +1,6 @@
 //! `vovcam eval`: average precision on a labelled set.
 
-use super::{Failure, NO_INPUT, RUN_FAILED, USAGE, load_model};
+use super::{Failure, NO_INPUT, RUN_FAILED, USAGE, load_model, print_failure};
 use crate::config::EngineSettings;
 use crate::config::values::listed_name;
 use crate::detect::{Detector, DetectorOptions};
@@ -68,7 +68,7 @@ pub(super) fn run(args: EvalArgs) -> Result<(), Failure> {
             .map_err(|e| Failure::new(RUN_FAILED, e))?,
         false => evaluation.to_string(),
     };
-    writeln!(std::io::stdout(), "{}", text.trim_end()).map_err(|e| Failure::new(RUN_FAILED, e))
+    writeln!(std::io::stdout(), "{}", text.trim_end()).map_err(print_failure)
 }
 
 /// Detections an image before those of classes that it does not label are dropped.

@@ -17,6 +17,8 @@ const TERMINATED: i32 = 143;
 /// file (not `reloadable`), and when its terminal closes, SIGHUP stops the run.
 pub(super) fn install(stop: &Stop, reloadable: bool) -> Result<Receiver<()>, Failure> {
     let failed = |e: std::io::Error| Failure::new(RUN_FAILED, e);
+    // a handler that waited for a reader of standard error would be deaf to the second signal
+    super::messages::never_wait();
     let by_ctrl_c = stop.clone();
     ctrlc::set_handler(move || stop_or_leave(&by_ctrl_c, INTERRUPTED))
         .map_err(|e| Failure::new(RUN_FAILED, e))?;
