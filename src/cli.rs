@@ -10,6 +10,7 @@ mod overlap;
 mod run;
 mod signals;
 mod stages;
+mod window;
 
 use crate::config::{DetectorSettings, Resolved, Settings, resolve};
 use crate::detect::{Detector, DetectorOptions};
@@ -24,9 +25,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use exit::Failure;
-
 pub use messages::{Messages, say};
 pub use window::was_window;
+
 /// Camera object detection with VoVNet-27-slim: boxes, JSONL, live FPS and joules per frame.
 #[derive(Debug, Parser)]
 #[command(name = "vovcam", version, args_conflicts_with_subcommands = true, after_help = exit::HELP)]

@@ -6,6 +6,9 @@ use std::process::ExitCode;
 use vovcam::cli::{Cli, Messages};
 
 fn main() -> ExitCode {
+    if vovcam::cli::was_window() {
+        return ExitCode::SUCCESS;
+    }
     let cli = Cli::parse();
     start_log(cli.verbose);
     match cli.run() {

@@ -6,6 +6,7 @@ use crate::board::{Board, Cuda};
 use crate::config::EngineSettings;
 use crate::engine;
 use crate::monitor::power;
+use crate::sink::window;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -176,15 +177,16 @@ fn meter(gpu: Option<&GpuPlace>, report: Report<'_>) -> io::Result<()> {
 }
 
 fn display(report: Report<'_>) -> io::Result<()> {
-    let set = ["WAYLAND_DISPLAY", "DISPLAY"]
-        .iter()
-        .find_map(|name| Some((name, std::env::var_os(name)?)));
-    match set {
-        Some((name, value)) => report(format!("✓ display: {name}={}", value.display())),
-        None => report(
+    let Some(name) = std::env::var_os("DISPLAY") else {
+        return report(
             "- display: none; vovcam runs headless, --save and --jsonl work all the same"
                 .to_owned(),
-        ),
+        );
+    };
+    let name = name.display();
+    match window::describe_display() {
+        Ok(display) => report(format!("✓ display: DISPLAY={name} ({display})")),
+        Err(reason) => report(format!("✗ display: DISPLAY={name}: no window, {reason}")),
     }
 }
 

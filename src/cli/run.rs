@@ -17,7 +17,7 @@ use crate::monitor::notify::{Health, Notifier};
 use crate::pipeline::control::{Control, Reload, Reloaded};
 use crate::pipeline::{Pipeline, PipelineError, Stop, run_info, sampler};
 use crate::sink::window::Window;
-use crate::sink::{Sink, SinkContext, SinkError};
+use crate::sink::{BoxedSink, SinkContext, SinkError};
 use crate::stats::Totals;
 use std::path::Path;
 use std::time::Duration;
@@ -131,7 +131,8 @@ fn build(
         clock: clock.clone(),
         camera: run.camera.clone(),
     };
-    let sinks = stages::open_outputs(settings, &resolved.table, &context).map_err(sink_failure)?;
+    let mut sinks = stages::open_outputs(settings, &resolved.table, &context).map_err(sink_failure)?;
+    sinks.extend(window(settings).map(|window| Box::new(window) as BoxedSink));
     let analyzers = stages::make_analyzers(&resolved.table)?;
     let metrics = Metrics::new(clock.clone());
     let (health, news) = Health::new();
@@ -144,7 +145,7 @@ fn build(
         detector: Box::new(detector),
         analyzers,
         sinks,
-        local_sink: window(settings).map(|window| Box::new(window) as Box<dyn Sink>),
+        local_sink: None,
         sampler,
         metrics,
         clock,
@@ -181,7 +182,7 @@ fn window(settings: &Settings) -> Option<Window> {
         .source
         .size
         .map_or(Size::new(960, 720), FrameSize::get);
-    Window::open("vovcam", size)
+    Window::open(super::window::command, size)
         .map_err(|reason| tracing::info!("running headless: {reason}"))
         .ok()
 }
