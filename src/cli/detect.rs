@@ -47,6 +47,7 @@ pub(super) fn run(args: DetectArgs) -> Result<(), Failure> {
         fps: None,
         clock: clock.clone(),
         camera: "detect".into(),
+        interrupted: crossbeam_channel::never(), // a signal ends the program
     };
     let save = args
         .save
@@ -60,18 +61,18 @@ pub(super) fn run(args: DetectArgs) -> Result<(), Failure> {
         save: save.map_err(|e| Failure::new(RUN_FAILED, e))?,
         pictures: PictureMaker::new(labels.clone(), false),
         run: Arc::new(RunInfo::of_labels("detect", labels)),
-    };
         reader_left: false,
+    };
     let mut bad = 0;
     for (number, path) in args.images.iter().enumerate() {
         match read(path, number as u64, clock.as_ref()) {
             Ok(frame) => {
                 let report = detect(&mut detector, &frame, &outputs.run, clock.as_ref())?;
                 outputs.write(path, frame, report)?;
-            }
                 if !outputs.wanted() {
                     break;
                 }
+            }
             Err(error) => {
                 bad += 1;
                 super::say(format_args!("vovcam: {error}"));
@@ -130,9 +131,9 @@ struct Outputs {
     save: Option<Box<Recorder>>,
     pictures: Arc<PictureMaker>,
     run: Arc<RunInfo>,
-}
     /// The reader of standard output has left.
     reader_left: bool,
+}
 
 impl Outputs {
     fn write(&mut self, path: &Path, frame: Frame, report: Report) -> Result<(), Failure> {
@@ -157,7 +158,6 @@ impl Outputs {
         Ok(())
     }
 
-    fn finish(self) -> Result<(), SinkError> {
     /// Whether anybody takes what is found: pictures are saved also after the reader of standard
     /// output has left.
     fn wanted(&self) -> bool {
@@ -168,6 +168,7 @@ impl Outputs {
         self.save.is_some() || !left
     }
 
+    fn finish(self) -> Result<(), SinkError> {
         self.save.map_or(Ok(()), Sink::finish)?;
         self.json.map_or(Ok(()), |json| json.finish(true))
     }

@@ -39,7 +39,7 @@ pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
     }
     let (model, detector) = load_detector(&settings.detector, in_file)?;
     let stop = Stop::default();
-    let reload_requests = signals::install(&stop, args.config.is_some())?;
+    let handlers = signals::install(&stop, args.config.is_some())?;
     let reload = args.config.map(|path| {
         let manifest = model.manifest.clone();
         reload(Reloader::new(
@@ -50,9 +50,14 @@ pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
             &stages::tables(),
         ))
     });
-    let mut pipeline = build(&resolved, in_file, &spec, &model, detector, &stop)?;
+    let mut pipeline = match build(&resolved, in_file, &spec, &model, detector, &stop) {
+        // the wait for a source's first bytes ended with it
+        Err(_) if stop.is_interrupted() => return Ok(()),
+        built => built?,
+    };
+    handlers.run_begins();
     pipeline.control.reload = reload;
-    pipeline.control.reload_requests = reload_requests;
+    pipeline.control.reload_requests = handlers.reloads;
     let totals = pipeline.run(&stop).map_err(failure)?;
     summarise(&totals);
     Ok(())
@@ -130,8 +135,10 @@ fn build(
         fps: source.fps(),
         clock: clock.clone(),
         camera: run.camera.clone(),
+        interrupted: stop.interrupted().clone(),
     };
-    let mut sinks = stages::open_outputs(settings, &resolved.table, &context).map_err(sink_failure)?;
+    let mut sinks =
+        stages::open_outputs(settings, &resolved.table, &context).map_err(sink_failure)?;
     sinks.extend(window(settings).map(|window| Box::new(window) as BoxedSink));
     let analyzers = stages::make_analyzers(&resolved.table)?;
     let metrics = Metrics::new(clock.clone());
@@ -145,7 +152,6 @@ fn build(
         detector: Box::new(detector),
         analyzers,
         sinks,
-        local_sink: None,
         sampler,
         metrics,
         clock,

@@ -271,6 +271,7 @@ mod tests {
             fps,
             clock: SystemClock::shared(),
             camera: "test".into(),
+            interrupted: crossbeam_channel::never(),
         };
         Box::new(Recorder::create(path, &context).unwrap())
     }
