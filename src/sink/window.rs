@@ -76,7 +76,10 @@ impl Window {
                 }
             }
             State::Busy => {}
-            State::Closed => return Flow::Stop("the window was closed"),
+            State::Closed => {
+                self.process = None;
+                return Flow::Stop("the window was closed");
+            }
             State::Ended { reason, opened } => self.ended(&reason, opened),
         }
         Flow::Continue
