@@ -70,6 +70,7 @@ impl Cli {
     /// # Errors
     /// The failure, with its exit code.
     pub fn run(self) -> Result<(), Failure> {
+        signals::end_first_process();
         match self.command {
             None => run::run(self.run),
             Some(Command::Run(args)) => run::run(*args),

@@ -3,10 +3,11 @@
 use super::{Failure, RUN_FAILED};
 use crate::pipeline::Stop;
 use crossbeam_channel::{Receiver, bounded};
-use signal_hook::consts::{SIGHUP, SIGTERM, SIGXFSZ};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::flag;
 use signal_hook::iterator::Signals;
 use std::io::IsTerminal;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -16,6 +17,25 @@ const TERMINATED: i32 = 143;
 /// From the first signal to the end of the process, whatever hangs: a little more than a run needs to
 /// leave behind the stages that hang, less than 3 s.
 const LIMIT: Duration = Duration::from_millis(2700);
+
+/// Whether [`end_first_process`] still applies.
+static ENDS_AT_ONCE: LazyLock<Arc<AtomicBool>> =
+    LazyLock::new(|| Arc::new(AtomicBool::new(true)));
+
+/// Has Ctrl-C and SIGTERM end this process, as they do where no handler is installed. The system
+/// exempts the first process of a container (PID 1) from that.
+pub(super) fn end_first_process() {
+    if std::process::id() != 1 {
+        return;
+    }
+    for (signal, code) in [(SIGINT, INTERRUPTED), (SIGTERM, TERMINATED)] {
+        let condition = Arc::clone(&ENDS_AT_ONCE);
+        let registered = flag::register_conditional_shutdown(signal, code, condition);
+        if let Err(error) = registered {
+            tracing::warn!("signal {signal} will not end this process: {error}");
+        }
+    }
+}
 
 /// What the handlers share with the program.
 pub(super) struct Handlers {
@@ -38,6 +58,7 @@ pub(super) fn install(stop: &Stop, reloadable: bool) -> Result<Handlers, Failure
     let failed = |e: std::io::Error| Failure::new(RUN_FAILED, e);
     // a handler that waited for a reader of standard error would be deaf to the second signal
     super::messages::never_wait();
+    ENDS_AT_ONCE.store(false, Relaxed);
     let at_limit = Arc::new(AtomicI32::new(0));
     let leave = Leave {
         stop: stop.clone(),
@@ -47,7 +68,7 @@ pub(super) fn install(stop: &Stop, reloadable: bool) -> Result<Handlers, Failure
     ctrlc::set_handler(move || by_ctrl_c.asked(INTERRUPTED))
         .map_err(|e| Failure::new(RUN_FAILED, e))?;
     // a file-size limit must not kill the detector: with a handler the write fails instead
-    signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))).map_err(failed)?;
+    flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))).map_err(failed)?;
 
     let mut wanted = vec![SIGTERM];
     // under nohup a run outlives its terminal

@@ -144,8 +144,8 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// The state of a program's thread, by its name.
-fn state(child: &Child, thread: &str) -> Option<char> {
-    let tasks = std::fs::read_dir(format!("/proc/{}/task", child.id())).ok()?;
+fn state(program: Pid, thread: &str) -> Option<char> {
+    let tasks = std::fs::read_dir(format!("/proc/{program}/task")).ok()?;
     let stats = tasks.flatten().map(|task| task.path().join("stat"));
     let mut stats = stats.filter_map(|path| std::fs::read_to_string(path).ok());
     stats.find_map(|stat| {
@@ -159,7 +159,7 @@ fn state(child: &Child, thread: &str) -> Option<char> {
 fn asleep(child: &Child, thread: &str) {
     let mut times = 0;
     until(&format!("'{thread}' sleeps"), || {
-        times = match state(child, thread) {
+        times = match state(pid(child), thread) {
             Some('S' | 'D') => times + 1,
             Some('Z') => panic!("it has ended"),
             _ => 0,
@@ -329,7 +329,7 @@ rows! {
         row.waits = Box::new(|child| {
             full(child);
             // control ends when the detector has
-            until("the run stops", || state(child, "vc-control").is_none());
+            until("the run stops", || state(pid(child), "vc-control").is_none());
         });
         row
     };
@@ -390,6 +390,35 @@ fn messages_that_nobody_reads_hold_nothing_up() {
     assert!(asked.elapsed() < LIMIT, "it took {:?}", asked.elapsed());
     let lines = lines(&std::fs::read_to_string(log).unwrap());
     assert_eq!(lines.last().unwrap()["type"], "stats");
+}
+
+#[test]
+fn the_first_process_of_a_container_ends_like_any_other() {
+    let namespace = ["--user", "--map-root-user", "--pid", "--fork", "--kill-child"];
+    let container = |program: &str| {
+        let mut command = Command::new("unshare");
+        command.args(namespace).arg(program);
+        command
+    };
+    if !container("true").status().is_ok_and(|status| status.success()) {
+        return; // not everybody may have a namespace of his own
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = pipe_in(dir.path(), "picture");
+    let program = env!("CARGO_BIN_EXE_vovcam");
+    let mut outer = container(program);
+    outer.args(["detect", "--engine", "reference"]).arg(&pipe);
+    let mut outer = outer.spawn().unwrap();
+    let _limit = Limit::of(&outer);
+    let children = format!("/proc/{0}/task/{0}/children", outer.id());
+    let mut inner = None;
+    until("the program has started", || {
+        let pids = std::fs::read_to_string(&children).unwrap_or_default();
+        inner = pids.trim().parse().ok().map(Pid::from_raw);
+        inner.is_some_and(|pid| state(pid, "vovcam") == Some('S'))
+    });
+    kill(inner.unwrap(), Signal::SIGTERM).unwrap();
+    assert_eq!(End::of(outer.wait().unwrap()), End::Code(143));
 }
 
 #[test]
