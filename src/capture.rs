@@ -25,6 +25,7 @@ use program::ProgramSource;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -302,6 +303,10 @@ pub struct CaptureOptions {
 pub fn open(spec: &SourceSpec, options: &CaptureOptions) -> Result<Box<dyn Source>, CaptureError> {
     Ok(match spec {
         SourceSpec::Camera(path) => open_camera(path, options)?,
+        // the built-in reader needs a file, and would wait for a writer whatever the stop
+        SourceSpec::Clip(path) if is_pipe(path) => {
+            Box::new(ProgramSource::ffmpeg(&path.to_string_lossy(), options)?)
+        }
         SourceSpec::Clip(path) => match video::ClipSource::open(path, options) {
             Ok(clip) => Box::new(clip),
             // other codecs need ffmpeg; without it, the error about the codec is the helpful one
@@ -327,6 +332,10 @@ pub fn open(spec: &SourceSpec, options: &CaptureOptions) -> Result<Box<dyn Sourc
             supervised(options, move || Ok(ProgramSource::gst(&words, &requested)))?
         }
     })
+}
+
+fn is_pipe(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo())
 }
 
 /// A camera read by a program, which is restarted when it exits or stalls if `options.retry` is set.

@@ -5,10 +5,12 @@ mod detect;
 mod doctor;
 mod eval;
 mod exit;
+mod messages;
 mod overlap;
 mod run;
 mod signals;
 mod stages;
+mod window;
 
 use crate::config::{DetectorSettings, Resolved, Settings, resolve};
 use crate::detect::{Detector, DetectorOptions};
@@ -19,10 +21,12 @@ use exit::{
     engine_failure,
 };
 use overlap::{keep_apart, keep_clip};
-use std::io::Write as _;
+use std::io;
 use std::path::{Path, PathBuf};
 
 pub use exit::Failure;
+pub use messages::{Messages, say};
+pub use window::was_window;
 
 /// Camera object detection with VoVNet-27-slim: boxes, JSONL, live FPS and joules per frame.
 #[derive(Debug, Parser)]
@@ -66,6 +70,7 @@ impl Cli {
     /// # Errors
     /// The failure, with its exit code.
     pub fn run(self) -> Result<(), Failure> {
+        signals::end_first_process();
         match self.command {
             None => run::run(self.run),
             Some(Command::Run(args)) => run::run(*args),
@@ -85,10 +90,16 @@ impl RunArgs {
     }
 }
 
-/// A line on stderr, for people. On a full disk, or when nobody listens any more, it is lost: that
-/// must not end the run as `eprintln!` would.
-pub fn say(line: impl std::fmt::Display) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+/// The failure of a write to standard output. A reader that has left has all it wanted: the command
+/// ends there, and that is no failure.
+fn print_failure(error: io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => Failure::reader_left(),
+        _ => Failure::new(
+            RUN_FAILED,
+            format!("cannot write to standard output: {error}"),
+        ),
+    }
 }
 
 /// The model named, or the one built in.

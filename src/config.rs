@@ -146,7 +146,7 @@ pub struct DetectorSettings {
     #[arg(long, value_name = "SCORE")]
     pub threshold: Option<ThresholdSpec>,
     /// Only these classes, by name [default: all]
-    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',')]
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',', value_parser = values::listed_name)]
     #[serde(deserialize_with = "class_names")]
     pub classes: Option<Vec<String>>,
 }
@@ -308,22 +308,28 @@ fn keys() -> Vec<String> {
     ids.map(ToString::to_string).collect()
 }
 
-/// A list of names that is not empty: an empty one would find nothing.
+/// A list of names, or the text of one as on the command line. It is not empty: an empty one would
+/// find nothing.
 fn class_names<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Vec<String>>, D::Error> {
     let value = toml::Value::deserialize(deserializer)?;
-    let names = value.as_array().and_then(|names| {
-        let names = names.iter().map(|name| name.as_str().map(str::to_owned));
-        names.collect::<Option<Vec<String>>>()
+    let texts: Option<Vec<&str>> = match &value {
+        toml::Value::String(text) => Some(text.split(',').collect()),
+        toml::Value::Array(names) => names.iter().map(toml::Value::as_str).collect(),
+        _ => None,
+    };
+    let names = texts.and_then(|texts| {
+        let names = texts.into_iter().map(values::listed_name);
+        names.collect::<Result<Vec<String>, _>>().ok()
     });
     names
         .filter(|names| !names.is_empty())
         .map(Some)
         .ok_or_else(|| {
             serde::de::Error::custom(format!(
-                "expected a list of names such as [\"person\", \"car\"], or no such key for all \
-                 classes, got '{value}'"
+                "expected a list of names such as [\"person\", \"car\"] or \"person, car\", or no \
+                 such key for all classes, got '{value}'"
             ))
         })
 }
@@ -351,6 +357,27 @@ mod tests {
         };
         let error = wrong.thresholds(&model.manifest).unwrap_err().to_string();
         assert!(error.contains("did you mean 'class1'?"), "{error}");
+    }
+
+    #[test]
+    fn class_names_are_a_list_or_its_text_with_blanks_or_without() {
+        let names = |text: &str| {
+            let settings = toml::from_str::<Settings>(text);
+            settings.map(|settings| settings.detector.classes.unwrap())
+        };
+        let expected = ["person".to_owned(), "traffic light".to_owned()];
+        for text in [
+            r#"classes = ["person", "traffic light"]"#,
+            r#"classes = [" person", "traffic light "]"#,
+            r#"classes = "person,traffic light""#,
+            r#"classes = " person , traffic light""#,
+        ] {
+            assert_eq!(names(text).unwrap(), expected, "{text}");
+        }
+        for bad in ["''", "'person,'", "[' ']", "[1]", "1"] {
+            let error = names(&format!("classes = {bad}")).unwrap_err().to_string();
+            assert!(error.contains("expected a list of names"), "{bad}: {error}");
+        }
     }
 
     #[test]

@@ -29,13 +29,15 @@ pub enum EventKind {
     MeterLost,
     /// The power meter can be read again.
     MeterFound,
+    /// The display cannot be used any more, or not at all: the run goes on without a window.
+    WindowLost,
     /// An event of an analyzer, by a name of lower-case letters, digits and `_`.
     Custom(&'static str),
 }
 
 impl EventKind {
     /// All kinds but [`EventKind::Custom`].
-    pub const BUILT_IN: [EventKind; 12] = [
+    pub const BUILT_IN: [EventKind; 13] = [
         EventKind::CameraLost,
         EventKind::CameraFound,
         EventKind::DamagedFrame,
@@ -48,6 +50,7 @@ impl EventKind {
         EventKind::LogRepaired,
         EventKind::MeterLost,
         EventKind::MeterFound,
+        EventKind::WindowLost,
     ];
 
     /// The name in logs and messages, such as `camera_lost`.
@@ -65,6 +68,7 @@ impl EventKind {
             EventKind::LogRepaired => "log_repaired",
             EventKind::MeterLost => "meter_lost",
             EventKind::MeterFound => "meter_found",
+            EventKind::WindowLost => "window_lost",
             EventKind::Custom(name) => name,
         }
     }

@@ -3,15 +3,18 @@
 
 use clap::Parser;
 use std::process::ExitCode;
-use vovcam::cli::Cli;
+use vovcam::cli::{Cli, Messages};
 
 fn main() -> ExitCode {
+    if vovcam::cli::was_window() {
+        return ExitCode::SUCCESS;
+    }
     let cli = Cli::parse();
     start_log(cli.verbose);
     match cli.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            vovcam::cli::say(format_args!("vovcam: {failure}"));
+            failure.report();
             ExitCode::from(failure.code)
         }
     }
@@ -28,11 +31,12 @@ fn start_log(verbose: u8) {
         .with_env_var("VOVCAM_LOG")
         .try_from_env()
         .unwrap_or_else(|_| format!("warn,vovcam={level}").into());
-    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    // clap's own rule: NO_COLOR, CLICOLOR, TERM=dumb, and whether this is a terminal
+    let colours = anstream::AutoStream::choice(&std::io::stderr());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(colours)
+        .with_writer(Messages::default)
+        .with_ansi(colours != anstream::ColorChoice::Never)
         .with_target(false)
         // else a line that cannot be written is reported with `eprintln!`, which panics in that case
         .log_internal_errors(false)

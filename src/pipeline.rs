@@ -3,7 +3,7 @@
 //! ```text
 //!  vc-capture ──Frame──▶ vc-detect (detector, analyzers) ─┬─Message──▶ vc-log     JSONL
 //!                                                         ├─Message──▶ vc-save    annotated frames
-//!                                                         └─Message──▶ the caller's thread: window
+//!                                                         └─Message──▶ vc-window  its process
 //!  vc-power ──▶ Metrics ◀── all stages
 //!  vc-control: figures and events to all sinks; settings to vc-detect; service manager
 //! ```
@@ -11,10 +11,10 @@
 //! Live sources keep the newest frame and count the frames it replaced; clips and folders lose
 //! nothing, so every hand-off waits. Each sink has a queue of its own, with a policy of its own.
 //!
-//! The end travels with the data: the capture stage sees the stop and returns, its channel
-//! disconnects, the detect stage drains it and returns, the queues disconnect, the sinks drain
-//! them and flush. A stage that fails or panics stops the run in the same way
-//! (`pipeline/supervisor.rs`); the error names it.
+//! The end follows the data: the capture stage sees the stop and returns, its channel disconnects,
+//! the detect stage drains it and returns, the queues are closed, the sinks drain them and flush. A
+//! stage that fails or panics stops the run in the same way (`pipeline/supervisor.rs`); the error
+//! names it.
 
 mod builder;
 mod capture;
@@ -40,16 +40,18 @@ use crate::message::RunInfo;
 use crate::monitor::metrics::Metrics;
 use crate::monitor::notify::Health;
 use crate::monitor::power::Sampler;
-use crate::sink::{BoxedSink, Sink, SinkError};
+use crate::sink::{BoxedSink, SinkError};
 use crate::stats::Totals;
 use capture::CaptureStage;
 use control::{Control, ControlStage};
+use crossbeam_channel::never;
 use detect::DetectStage;
 use handoff::{Policy, handoff};
 use outputs::{Inlet, Outputs};
 use std::sync::Arc;
 use std::time::Duration;
-use supervisor::Supervisor;
+use stop::Latch;
+use supervisor::{Part, Supervisor};
 
 /// Frames of a clip or folder that wait for the detector.
 const FRAMES_AHEAD: usize = 2;
@@ -66,10 +68,8 @@ pub struct Pipeline {
     pub plan: DetectPlan,
     /// Stages after it, in order.
     pub analyzers: Vec<Box<dyn Analyzer>>,
-    /// Outputs with threads of their own.
+    /// Outputs, each of which gets a thread of its own.
     pub sinks: Vec<BoxedSink>,
-    /// The output that must stay in the caller's thread, such as a window.
-    pub local_sink: Option<Box<dyn Sink>>,
     /// Power and heat.
     pub sampler: Sampler,
     /// Figures of the run.
@@ -108,6 +108,17 @@ pub enum PipelineError {
         /// Its error.
         source: SinkError,
     },
+    /// An output hangs, and the run was interrupted.
+    #[error(
+        "output '{output}' hangs and was left behind, with {messages} messages that it had not taken: \
+         is its disk or its reader stuck?"
+    )]
+    LeftBehind {
+        /// The output.
+        output: &'static str,
+        /// Messages that waited for it.
+        messages: u64,
+    },
     /// A thread could not be started.
     #[error("cannot start a thread for stage '{stage}'")]
     Spawn {
@@ -129,32 +140,54 @@ pub enum PipelineError {
 impl Pipeline {
     /// Runs until the source ends, `max_frames` are done, a sink asks for it (a closed window) or
     /// `stop` is triggered. Everything queued for a sink is written before this returns, and no
-    /// thread is left.
+    /// thread is left; after [`Stop::interrupt`], stages that hang are left behind.
     ///
     /// # Errors
     /// The first failure of any stage; the others have drained and flushed all the same.
+    /// [`PipelineError::LeftBehind`] if an output hangs after an interrupt.
     pub fn run(self, stop: &Stop) -> Result<Totals, PipelineError> {
         let metrics = Arc::clone(&self.metrics);
-        let mut stages = Supervisor::new(stop, &self.health);
-        if let Some((sink, inlet)) = self.start(&mut stages, stop)? {
-            stages.run_here(sink.name(), move || inlet.serve(sink));
+        let mut stages = Supervisor::new(stop, &self.health, &self.clock);
+        let run = Arc::new(self.run.clone());
+        let (outputs, inlets) = Outputs::new(&self.sinks, &run, &self.metrics, &self.clock, stop);
+        let inputs_over = Latch::default();
+        if let Err(error) = self.start(&mut stages, &run, &outputs, inlets, &inputs_over, stop) {
+            stages.fail(error);
         }
-        stages.join()?;
-        Ok(metrics.totals())
+        for stage in stages.end(Part::Inputs) {
+            tracing::warn!("stage '{stage}' hangs and is left behind; the others end without it");
+        }
+        inputs_over.release();
+        for stage in stages.end(Part::Detector) {
+            tracing::warn!("stage '{stage}' is busy still and is left behind");
+        }
+        outputs.stats();
+        outputs.close();
+        let hanging = stages.end(Part::Outputs).into_iter();
+        let mut hanging = hanging.map(|output| PipelineError::LeftBehind {
+            output,
+            messages: outputs.give_up(output),
+        });
+        let failure = stages.failure().or_else(|| hanging.next());
+        hanging.for_each(|error| tracing::error!("{error}"));
+        failure.map_or_else(|| Ok(metrics.totals()), Err)
     }
 
-    /// Starts all threads, sinks first; returns the sink that is to run in this one.
-    fn start(self, stages: &mut Supervisor, stop: &Stop) -> Result<LocalSink, PipelineError> {
-        let run = Arc::new(self.run);
-        let all = self.sinks.iter().map(|sink| &**sink as &dyn Sink);
-        let all: Vec<&dyn Sink> = all.chain(self.local_sink.as_deref()).collect();
-        let (outputs, mut inlets) = Outputs::new(&all, &run, &self.metrics, &self.clock, stop);
-        let local = self.local_sink.and_then(|sink| Some((sink, inlets.pop()?)));
+    /// Starts all threads, sinks first.
+    fn start(
+        self,
+        stages: &mut Supervisor,
+        run: &Arc<RunInfo>,
+        outputs: &Outputs,
+        inlets: Vec<Inlet>,
+        inputs_over: &Latch,
+        stop: &Stop,
+    ) -> Result<(), PipelineError> {
         for (sink, inlet) in self.sinks.into_iter().zip(inlets) {
-            stages.spawn(sink.name(), move || inlet.serve(sink))?;
+            stages.spawn(Part::Outputs, sink.name(), move || inlet.serve(sink))?;
         }
-        start_power(stages, self.sampler, stop, &self.metrics, &outputs)?;
-        let (plans, new_plans) = handoff(Policy::Newest);
+        start_power(stages, self.sampler, stop, &self.metrics, outputs)?;
+        let (plans, new_plans) = handoff(Policy::Newest, never());
         let control = ControlStage {
             control: self.control,
             stop: stop.clone(),
@@ -163,11 +196,12 @@ impl Pipeline {
             plans,
             outputs: outputs.clone(),
         };
-        stages.spawn("control", move || control.run())?;
-        let (frames, received) = handoff(match self.source.is_live() {
+        stages.spawn(Part::Inputs, "control", move || control.run())?;
+        let policy = match self.source.is_live() {
             true => Policy::Newest,
             false => Policy::Lossless(FRAMES_AHEAD),
-        });
+        };
+        let (frames, received) = handoff(policy, inputs_over.signal().clone());
         let capture = CaptureStage {
             source: self.source,
             frames,
@@ -182,22 +216,18 @@ impl Pipeline {
             new_plans,
             analyzers: self.analyzers,
             frames: received,
-            outputs, // the last: the sinks end when no stage can send to them any more
-            run,
+            outputs: outputs.clone(),
+            run: Arc::clone(run),
             metrics: self.metrics,
             clock: self.clock,
             health: self.health,
             remaining: self.max_frames,
             stop: stop.clone(),
         };
-        stages.spawn("detect", move || detect.run())?;
-        stages.spawn("capture", move || capture.run())?;
-        Ok(local)
+        stages.spawn(Part::Detector, "detect", move || detect.run())?;
+        stages.spawn(Part::Inputs, "capture", move || capture.run())
     }
 }
-
-/// The sink that must stay in the caller's thread, with its end of the queue.
-type LocalSink = Option<(Box<dyn Sink>, Inlet)>;
 
 fn start_power(
     stages: &mut Supervisor,
@@ -207,7 +237,7 @@ fn start_power(
     outputs: &Outputs,
 ) -> Result<(), PipelineError> {
     let (stop, metrics, outputs) = (stop.clone(), Arc::clone(metrics), outputs.clone());
-    stages.spawn("power", move || {
+    stages.spawn(Part::Inputs, "power", move || {
         sampler.run(stop.signal(), &metrics, |event| outputs.event(event));
         Ok(())
     })

@@ -17,6 +17,7 @@ pub use message::{FrameMessage, Message};
 
 use crate::clock::Clock;
 use crate::event::Event;
+use crossbeam_channel::Receiver;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -110,6 +111,9 @@ pub struct SinkContext {
     pub clock: Arc<dyn Clock>,
     /// Name of the camera or other source.
     pub camera: Arc<str>,
+    /// Disconnects when somebody waits for the end of the run: an output that still waits for a
+    /// reader or a device a moment later is left behind.
+    pub interrupted: Receiver<()>,
 }
 
 /// An output that has a table of its own in the settings file.

@@ -13,16 +13,17 @@
 use super::pipe::Pipe;
 use super::program_log::ProgramLog;
 use super::{CaptureError, CaptureOptions};
-use crate::clock::MonoTime;
+use crate::clock::{MonoTime, SystemClock};
+use crossbeam_channel::{Receiver, RecvTimeoutError, never};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use std::fs::File;
-use std::io::{self, BufReader};
+use std::io::{self, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 /// A program with its arguments.
@@ -36,14 +37,19 @@ pub(super) struct Launch {
     pub(super) input: String,
 }
 
-/// Time for a child to exit after SIGINT, or after it closed its output.
+/// Time for a child to exit after SIGINT, or after it closed its output. A run that is interrupted
+/// waits a little longer for its source.
 const GRACE: Duration = Duration::from_secs(1);
+/// Time for a program to tell its version: it may have to be read from a slow disk.
+const ANSWER_TIME: Duration = Duration::from_secs(10);
 /// Interval between checks whether it has exited.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A running program and the pipe with its frames.
 pub(super) struct Child {
     process: std::process::Child,
+    /// Disconnects when the run is to stop.
+    stop: Receiver<()>,
     /// `None` after [`Child::end`].
     data: Option<BufReader<Pipe>>,
     status: Option<ExitStatus>,
@@ -88,6 +94,7 @@ impl Child {
         let data = Pipe::new(data, Some(log), &options.stop, &options.clock);
         Ok(Child {
             process,
+            stop: options.stop.clone(),
             data: Some(BufReader::with_capacity(1 << 16, data)),
             status: None,
         })
@@ -111,28 +118,11 @@ impl Child {
     /// Ends the program and returns its exit status and the last line of its messages. A program
     /// that closed its output gets [`GRACE`] to exit by itself.
     pub(super) fn end(&mut self) -> (Option<ExitStatus>, Option<String>) {
-        let exited = self.exits_within(GRACE);
+        let exited = exits_within(self.pid(), GRACE, &self.stop);
         let data = self.data.take();
         let last_line = data.and_then(|data| data.into_inner().log?.drain());
         self.kill(exited);
         (self.status, last_line)
-    }
-
-    /// Waits for the exit without reaping the process: while it is a zombie, its process group id
-    /// is not reused.
-    fn exits_within(&self, time: Duration) -> bool {
-        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-        let polls = time.as_millis() / POLL_INTERVAL.as_millis();
-        for poll in 0..=polls {
-            match waitid(Id::Pid(self.pid()), flags) {
-                Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => {}
-                _ => return true,
-            }
-            if poll < polls {
-                std::thread::sleep(POLL_INTERVAL);
-            }
-        }
-        false
     }
 
     /// Kills the process group. SIGINT goes first, so that the client of a camera daemon
@@ -146,7 +136,7 @@ impl Child {
         if !exited {
             // an error here or below means that the process group is gone
             let _ = killpg(self.pid(), Signal::SIGINT);
-            self.exits_within(GRACE);
+            exits_within(self.pid(), GRACE, &never());
         }
         let _ = killpg(self.pid(), Signal::SIGKILL);
         self.status = self.process.wait().ok();
@@ -161,6 +151,52 @@ impl Drop for Child {
     fn drop(&mut self) {
         self.kill(false);
     }
+}
+
+/// Waits for the exit without reaping the process: while it is a zombie, its process group id is not
+/// reused. A stop ends the wait.
+fn exits_within(pid: Pid, time: Duration, stop: &Receiver<()>) -> bool {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    let polls = time.as_millis() / POLL_INTERVAL.as_millis();
+    for poll in 0..=polls {
+        match waitid(Id::Pid(pid), flags) {
+            Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => {}
+            _ => return true,
+        }
+        let stopped = || stop.recv_timeout(POLL_INTERVAL) == Err(RecvTimeoutError::Disconnected);
+        if poll < polls && stopped() {
+            break;
+        }
+    }
+    false
+}
+
+/// What `PROGRAM -version` prints, within [`ANSWER_TIME`]; `None` if it is not installed, fails or
+/// hangs, or at the stop.
+pub(super) fn version(program: &str, stop: &Receiver<()>) -> Option<String> {
+    let clock = SystemClock::shared();
+    let (answer, answer_in) = io::pipe().ok()?;
+    let mut command = Command::new(program);
+    let command = command
+        .arg("-version")
+        .stdin(Stdio::null())
+        .stdout(answer_in);
+    let mut process = command
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .ok()?;
+    command.stdout(Stdio::null()); // drops this process' end of the pipe
+    let answer = File::from(OwnedFd::from(answer));
+    let mut answer = Pipe::new(answer, None, stop, &clock);
+    answer.set_deadline(Some(clock.now() + ANSWER_TIME));
+    let mut text = String::new();
+    let read = answer.read_to_string(&mut text);
+    let pid = Pid::from_raw(process.id().cast_signed());
+    if read.is_err() || !exits_within(pid, GRACE, stop) {
+        let _ = killpg(pid, Signal::SIGKILL);
+    }
+    process.wait().ok()?.success().then_some(text)
 }
 
 #[cfg(target_os = "linux")]
@@ -189,7 +225,7 @@ fn die_with_parent(_: &mut Command) {}
 mod tests {
     use super::*;
     use crate::capture::test_options;
-    use std::io::Read;
+    use std::os::unix::fs::PermissionsExt;
 
     fn shell(script: &str) -> Child {
         let launch = Launch {
@@ -246,6 +282,24 @@ mod tests {
         while lives(grandchild) {
             std::thread::yield_now();
         }
+    }
+
+    #[test]
+    fn a_version_is_told_and_a_program_that_hangs_is_not_waited_for_beyond_the_stop() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = |script: &str| {
+            let path = dir.path().join("program");
+            std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let told = version(&program("echo \"$1\" 5.1"), &never());
+        assert_eq!(told.as_deref(), Some("-version 5.1\n"));
+        assert_eq!(version(&program("echo 5.1; exit 1"), &never()), None);
+        assert_eq!(version("no-such-program", &never()), None);
+        let (stopped, stop) = crossbeam_channel::bounded(0);
+        drop(stopped);
+        assert_eq!(version(&program("exec sleep 1000"), &stop), None);
     }
 
     #[test]

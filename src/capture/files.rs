@@ -1,9 +1,11 @@
 //! A folder of images, each a frame, in natural name order; or one image.
 
 use super::{CaptureError, CaptureOptions, Framer, Next, Source};
-use crate::capture::decode::load_image;
+use crate::capture::decode::{ImageError, load_image};
 use crate::frame::{PixelFormat, PooledBuf};
+use crate::geometry::Size;
 use std::cmp::Ordering;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Extensions of image files, lower case.
@@ -13,6 +15,8 @@ pub const EXTENSIONS: [&str; 5] = ["jpg", "jpeg", "png", "webp", "bmp"];
 pub struct ImageSource {
     path: PathBuf,
     images: std::vec::IntoIter<PathBuf>,
+    /// Whether `path` is a folder.
+    folder: bool,
     framer: Framer,
     fps: Option<f64>,
     /// Images tried so far.
@@ -31,7 +35,8 @@ impl ImageSource {
             path: path.to_owned(),
             source,
         };
-        let images = if std::fs::metadata(path).map_err(read)?.is_dir() {
+        let folder = std::fs::metadata(path).map_err(read)?.is_dir();
+        let images = if folder {
             let mut found = Vec::new();
             for entry in std::fs::read_dir(path).map_err(read)? {
                 let entry = entry.map_err(read)?.path();
@@ -52,6 +57,7 @@ impl ImageSource {
         Ok(ImageSource {
             path: path.to_owned(),
             images: images.into_iter(),
+            folder,
             framer: Framer::new(options),
             fps: options.fps,
             tried: 0,
@@ -72,8 +78,9 @@ impl Source for ImageSource {
             };
         };
         self.tried += 1;
+        let load = if self.folder { load_file } else { load_image };
         let mut frame = self.framer.frame(PixelFormat::Rgb8, |_| {
-            load_image(&path).map(|(size, rgb)| (size, PooledBuf::from(rgb)))
+            load(&path).map(|(size, rgb)| (size, PooledBuf::from(rgb)))
         })?;
         self.any_read = true;
         frame.meta.name = path.file_name().map(|name| name.to_string_lossy().into());
@@ -90,6 +97,17 @@ impl Source for ImageSource {
 
     fn fps(&self) -> Option<f64> {
         self.fps
+    }
+}
+
+/// Loads an image of a folder. A named pipe among them would wait for a writer, whatever the stop.
+fn load_file(path: &Path) -> Result<(Size, Vec<u8>), ImageError> {
+    match std::fs::metadata(path) {
+        Ok(metadata) if !metadata.is_file() => Err(ImageError::Read {
+            path: path.to_owned(),
+            source: io::Error::new(io::ErrorKind::InvalidInput, "it is no file"),
+        }),
+        _ => load_image(path),
     }
 }
 
@@ -164,6 +182,16 @@ mod tests {
             }
         }
         assert_eq!(names, ["f1.png", "f2.png", "bad", "f10.png"]);
+    }
+
+    #[test]
+    fn a_pipe_among_the_pictures_is_a_damaged_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("a.jpg");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let mut source = ImageSource::open(dir.path(), &test_options()).unwrap();
+        let error = source.next().unwrap_err();
+        assert!(error.is_damaged_frame(), "{error}");
     }
 
     #[test]

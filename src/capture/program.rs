@@ -1,15 +1,16 @@
 //! Frames from another program: ffmpeg for clips and network cameras, GStreamer for CSI cameras
 //! and user pipelines. Both write YUV4MPEG2, whose header has the frame size.
 
-use super::child::{Child, Launch};
+use super::child::{Child, Launch, version};
 use super::pipe::is_stop;
 use super::program_log::without_passwords;
 use super::y4m::{self, FrameReader, Header};
 use super::{CaptureError, CaptureOptions, Framer, Next, Source};
 use crate::capture::decode::{YuvCoding, to_rgb};
 use crate::geometry::Size;
+use crossbeam_channel::never;
 use std::io;
-use std::process::{Command, ExitStatus};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 /// Extra time for the first frame of a network camera, on top of the usual timeout: ffmpeg analyses
@@ -59,8 +60,7 @@ enum ReadOutcome {
 
 /// Whether a program is installed: `PROGRAM -version` succeeds.
 pub fn is_installed(program: &str) -> bool {
-    let version = Command::new(program).arg("-version").output();
-    version.is_ok_and(|output| output.status.success())
+    version(program, &never()).is_some()
 }
 
 /// Whether an address is a live stream (a camera) rather than a clip.
@@ -96,7 +96,7 @@ impl ProgramSource {
         }
         args.extend(strings(&["-i", input, "-map", "0:v:0"]));
         // passthrough: by default ffmpeg repeats and drops frames to get a constant rate
-        args.extend(strings(&[frame_rate_option(), "passthrough"]));
+        args.extend(strings(&[frame_rate_option(options), "passthrough"]));
         // Y4M does not carry matrix and range: convert every input to BT.601 limited range
         args.extend(strings(&[
             "-vf",
@@ -334,10 +334,9 @@ fn y4m_out(format: &str) -> Vec<String> {
 }
 
 /// ffmpeg's name of the frame rate option: `-vsync` until 5.0, `-fps_mode` since 5.1.
-fn frame_rate_option() -> &'static str {
-    let version = Command::new(FFMPEG).arg("-version").output();
-    let text = version.map(|output| output.stdout).unwrap_or_default();
-    match ffmpeg_version(&String::from_utf8_lossy(&text)) {
+fn frame_rate_option(options: &CaptureOptions) -> &'static str {
+    let text = version(FFMPEG, &options.stop).unwrap_or_default();
+    match ffmpeg_version(&text) {
         Some(version) if version < (5, 1) => "-vsync",
         // a build from the repository has no version number and is most likely newer
         _ => "-fps_mode",
@@ -366,6 +365,7 @@ fn ending(status: Option<ExitStatus>, last_line: Option<String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::process::Command;
 
     #[test]
     fn cameras_are_told_from_clips_by_their_address() {

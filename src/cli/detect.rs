@@ -1,6 +1,6 @@
 //! `vovcam detect`: single images.
 
-use super::{Failure, NO_INPUT, RUN_FAILED, load_detector};
+use super::{Failure, NO_INPUT, RUN_FAILED, load_detector, print_failure};
 use crate::capture::decode::load_image;
 use crate::clock::{Clock, SystemClock};
 use crate::config::DetectorSettings;
@@ -14,7 +14,7 @@ use crate::sink::picture::PictureMaker;
 use crate::sink::save::Recorder;
 use crate::sink::{FrameMessage, Message, Sink, SinkContext};
 use crate::stats::Snapshot;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -47,6 +47,7 @@ pub(super) fn run(args: DetectArgs) -> Result<(), Failure> {
         fps: None,
         clock: clock.clone(),
         camera: "detect".into(),
+        interrupted: crossbeam_channel::never(), // a signal ends the program
     };
     let save = args
         .save
@@ -60,6 +61,7 @@ pub(super) fn run(args: DetectArgs) -> Result<(), Failure> {
         save: save.map_err(|e| Failure::new(RUN_FAILED, e))?,
         pictures: PictureMaker::new(labels.clone(), false),
         run: Arc::new(RunInfo::of_labels("detect", labels)),
+        reader_left: false,
     };
     let mut bad = 0;
     for (number, path) in args.images.iter().enumerate() {
@@ -67,6 +69,9 @@ pub(super) fn run(args: DetectArgs) -> Result<(), Failure> {
             Ok(frame) => {
                 let report = detect(&mut detector, &frame, &outputs.run, clock.as_ref())?;
                 outputs.write(path, frame, report)?;
+                if !outputs.wanted() {
+                    break;
+                }
             }
             Err(error) => {
                 bad += 1;
@@ -126,13 +131,19 @@ struct Outputs {
     save: Option<Box<Recorder>>,
     pictures: Arc<PictureMaker>,
     run: Arc<RunInfo>,
+    /// The reader of standard output has left.
+    reader_left: bool,
 }
 
 impl Outputs {
     fn write(&mut self, path: &Path, frame: Frame, report: Report) -> Result<(), Failure> {
         match &mut self.json {
             Some(json) => json.frame(&report),
-            None => print(path, &report).map_err(|e| Failure::new(RUN_FAILED, e))?,
+            None if self.reader_left => {}
+            None => match print(path, &report) {
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => self.reader_left = true,
+                printed => printed.map_err(print_failure)?,
+            },
         }
         if let Some(save) = &mut self.save {
             let report = Arc::new(report);
@@ -145,6 +156,16 @@ impl Outputs {
             written.map_err(|e| Failure::new(RUN_FAILED, e))?;
         }
         Ok(())
+    }
+
+    /// Whether anybody takes what is found: pictures are saved also after the reader of standard
+    /// output has left.
+    fn wanted(&self) -> bool {
+        let left = match &self.json {
+            Some(json) => json.reader_left(),
+            None => self.reader_left,
+        };
+        self.save.is_some() || !left
     }
 
     fn finish(self) -> Result<(), SinkError> {

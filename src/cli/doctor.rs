@@ -1,11 +1,12 @@
 //! `vovcam doctor`: checks the machine and says how to fix what does not work.
 
-use super::{Failure, RUN_FAILED, load_model};
+use super::{Failure, load_model, print_failure};
 use crate::board::GpuPlace;
 use crate::board::{Board, Cuda};
 use crate::config::EngineSettings;
 use crate::engine;
 use crate::monitor::power;
+use crate::sink::window;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -18,7 +19,7 @@ pub(super) struct DoctorArgs {
 pub(super) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     let mut report = |text: String| writeln!(out, "{text}");
-    report_all(args, &mut report).map_err(|e| Failure::new(RUN_FAILED, e))
+    report_all(args, &mut report).map_err(print_failure)
 }
 
 type Report<'a> = &'a mut dyn FnMut(String) -> io::Result<()>;
@@ -176,15 +177,16 @@ fn meter(gpu: Option<&GpuPlace>, report: Report<'_>) -> io::Result<()> {
 }
 
 fn display(report: Report<'_>) -> io::Result<()> {
-    let set = ["WAYLAND_DISPLAY", "DISPLAY"]
-        .iter()
-        .find_map(|name| Some((name, std::env::var_os(name)?)));
-    match set {
-        Some((name, value)) => report(format!("✓ display: {name}={}", value.display())),
-        None => report(
+    let Some(name) = std::env::var_os("DISPLAY") else {
+        return report(
             "- display: none; vovcam runs headless, --save and --jsonl work all the same"
                 .to_owned(),
-        ),
+        );
+    };
+    let name = name.display();
+    match window::describe_display() {
+        Ok(display) => report(format!("✓ display: DISPLAY={name} ({display})")),
+        Err(reason) => report(format!("✗ display: DISPLAY={name}: no window, {reason}")),
     }
 }
 

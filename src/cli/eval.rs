@@ -1,7 +1,8 @@
 //! `vovcam eval`: average precision on a labelled set.
 
-use super::{Failure, NO_INPUT, RUN_FAILED, USAGE, load_model};
+use super::{Failure, NO_INPUT, RUN_FAILED, USAGE, load_model, print_failure};
 use crate::config::EngineSettings;
+use crate::config::values::listed_name;
 use crate::detect::{Detector, DetectorOptions};
 use crate::detection::Thresholds;
 use crate::eval::dataset::Dataset;
@@ -27,7 +28,7 @@ pub(super) struct EvalArgs {
     #[arg(long, value_name = "FILE")]
     detections_out: Option<PathBuf>,
     /// Only these classes of the set, by name
-    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = listed_name)]
     classes: Option<Vec<String>>,
     /// Leave classes with fewer boxes out of the means
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -67,7 +68,7 @@ pub(super) fn run(args: EvalArgs) -> Result<(), Failure> {
             .map_err(|e| Failure::new(RUN_FAILED, e))?,
         false => evaluation.to_string(),
     };
-    writeln!(std::io::stdout(), "{}", text.trim_end()).map_err(|e| Failure::new(RUN_FAILED, e))
+    writeln!(std::io::stdout(), "{}", text.trim_end()).map_err(print_failure)
 }
 
 /// Detections an image before those of classes that it does not label are dropped.

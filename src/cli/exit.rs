@@ -28,22 +28,42 @@ or bad, 69 no camera (with --no-retry) or a program that reads it is missing, 78
 pub struct Failure {
     /// The process exit code.
     pub code: u8,
-    error: Box<dyn Error + Send + Sync>,
+    /// `None` where there is nothing to say.
+    error: Option<Box<dyn Error + Send + Sync>>,
 }
 
 impl Failure {
     pub(crate) fn new(code: u8, error: impl Into<Box<dyn Error + Send + Sync>>) -> Failure {
         Failure {
             code,
-            error: error.into(),
+            error: Some(error.into()),
+        }
+    }
+
+    /// The reader of standard output has left: the end of the command, with exit code 0 and no
+    /// message.
+    pub(crate) fn reader_left() -> Failure {
+        Failure {
+            code: 0,
+            error: None,
+        }
+    }
+
+    /// Says what failed, on standard error.
+    pub fn report(&self) {
+        if self.error.is_some() {
+            super::say(format_args!("vovcam: {self}"));
         }
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.error)?;
-        let mut cause = self.error.source();
+        let Some(error) = &self.error else {
+            return f.write_str("the reader of standard output has left");
+        };
+        write!(f, "{error}")?;
+        let mut cause = error.source();
         while let Some(error) = cause {
             write!(f, ": {error}")?;
             cause = error.source();

@@ -17,7 +17,7 @@ use crate::monitor::notify::{Health, Notifier};
 use crate::pipeline::control::{Control, Reload, Reloaded};
 use crate::pipeline::{Pipeline, PipelineError, Stop, run_info, sampler};
 use crate::sink::window::Window;
-use crate::sink::{Sink, SinkContext, SinkError};
+use crate::sink::{BoxedSink, SinkContext, SinkError};
 use crate::stats::Totals;
 use std::path::Path;
 use std::time::Duration;
@@ -39,7 +39,7 @@ pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
     }
     let (model, detector) = load_detector(&settings.detector, in_file)?;
     let stop = Stop::default();
-    let reload_requests = signals::install(&stop, args.config.is_some())?;
+    let handlers = signals::install(&stop, args.config.is_some())?;
     let reload = args.config.map(|path| {
         let manifest = model.manifest.clone();
         reload(Reloader::new(
@@ -50,9 +50,14 @@ pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
             &stages::tables(),
         ))
     });
-    let mut pipeline = build(&resolved, in_file, &spec, &model, detector, &stop)?;
+    let mut pipeline = match build(&resolved, in_file, &spec, &model, detector, &stop) {
+        // the wait for a source's first bytes ended with it
+        Err(_) if stop.is_interrupted() => return Ok(()),
+        built => built?,
+    };
+    handlers.run_begins();
     pipeline.control.reload = reload;
-    pipeline.control.reload_requests = reload_requests;
+    pipeline.control.reload_requests = handlers.reloads;
     let totals = pipeline.run(&stop).map_err(failure)?;
     summarise(&totals);
     Ok(())
@@ -130,8 +135,11 @@ fn build(
         fps: source.fps(),
         clock: clock.clone(),
         camera: run.camera.clone(),
+        interrupted: stop.interrupted().clone(),
     };
-    let sinks = stages::open_outputs(settings, &resolved.table, &context).map_err(sink_failure)?;
+    let mut sinks =
+        stages::open_outputs(settings, &resolved.table, &context).map_err(sink_failure)?;
+    sinks.extend(window(settings).map(|window| Box::new(window) as BoxedSink));
     let analyzers = stages::make_analyzers(&resolved.table)?;
     let metrics = Metrics::new(clock.clone());
     let (health, news) = Health::new();
@@ -144,7 +152,6 @@ fn build(
         detector: Box::new(detector),
         analyzers,
         sinks,
-        local_sink: window(settings).map(|window| Box::new(window) as Box<dyn Sink>),
         sampler,
         metrics,
         clock,
@@ -181,7 +188,7 @@ fn window(settings: &Settings) -> Option<Window> {
         .source
         .size
         .map_or(Size::new(960, 720), FrameSize::get);
-    Window::open("vovcam", size)
+    Window::open(super::window::command, size)
         .map_err(|reason| tracing::info!("running headless: {reason}"))
         .ok()
 }

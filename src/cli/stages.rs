@@ -25,8 +25,7 @@ pub(super) fn open_outputs(
 ) -> Result<Vec<BoxedSink>, SinkError> {
     let mut sinks: Vec<BoxedSink> = Vec::new();
     if let Some(dest) = &settings.log.jsonl {
-        let (options, clock) = (settings.log.options(), context.clock.clone());
-        let log = JsonlWriter::open(dest, options, clock, &context.camera)?;
+        let log = JsonlWriter::open(dest, settings.log.options(), context)?;
         sinks.push(Box::new(LogSink::new(log, context.live)));
     }
     if let Some(path) = &settings.output.save {

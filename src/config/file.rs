@@ -252,8 +252,8 @@ mod tests {
             ),
             (
                 "classes = []",
-                "line 1: classes: expected a list of names such as [\"person\", \"car\"], or no such key \
-                 for all classes, got '[]'",
+                "line 1: classes: expected a list of names such as [\"person\", \"car\"] or \
+                 \"person, car\", or no such key for all classes, got '[]'",
             ),
             (
                 "device = 0\nfps = 1\nsource = \"a.avi\"",

@@ -4,6 +4,9 @@ use super::merge::differing;
 use super::{ConfigError, Resolved, Settings, resolve};
 use crate::detection::Thresholds;
 use crate::model::Manifest;
+use std::fs::Metadata;
+use std::io;
+use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
 
 /// Keys that take effect while running; all others need a restart.
@@ -56,6 +59,7 @@ impl Reloader {
     /// # Errors
     /// As at the start of the program.
     pub fn reload(&mut self) -> Result<Reloaded, ConfigError> {
+        self.check_is_there_to_stay()?;
         let read = resolve(&self.line, Some(&self.path), &self.tables)?;
         let thresholds = read.settings.detector.thresholds(&self.manifest)?;
         let (applied, restart) = differing(&self.running, &read.table)
@@ -67,6 +71,18 @@ impl Reloader {
             applied,
             restart,
         })
+    }
+
+    /// A pipe (`--config <(…)`) is read once: another try would wait for a writer, and the run with it.
+    fn check_is_there_to_stay(&self) -> Result<(), ConfigError> {
+        let is_pipe = |metadata: Metadata| metadata.file_type().is_fifo();
+        match std::fs::metadata(&self.path).is_ok_and(is_pipe) {
+            false => Ok(()),
+            true => Err(ConfigError::Read {
+                path: self.path.clone(),
+                source: io::Error::other("a pipe cannot be read a second time"),
+            }),
+        }
     }
 
     /// Takes over the keys that apply while running; other changes are named until a restart.

@@ -204,6 +204,14 @@ impl FromStr for CameraName {
     }
 }
 
+/// One of a list of names, without the blanks around it.
+pub(crate) fn listed_name(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err(format!("expected names such as 'person,car', got '{text}'")),
+        name => Ok(name.to_owned()),
+    }
+}
+
 /// A path as text: settings pass through TOML, which has no other bytes.
 pub(super) fn path(text: &str) -> Result<std::path::PathBuf, String> {
     match text.is_empty() {
@@ -256,6 +264,17 @@ mod tests {
         }
         for bad in ["", "front door", "a/b", "a\nb", "a\"", &"x".repeat(65)] {
             assert!(error::<CameraName>(bad).starts_with("expected 1 to 64 letters"));
+        }
+    }
+
+    #[test]
+    fn blanks_around_a_listed_name_are_left_out_and_a_name_is_needed() {
+        assert_eq!(
+            listed_name(" traffic light "),
+            Ok("traffic light".to_owned())
+        );
+        for bad in ["", "  "] {
+            assert!(listed_name(bad).unwrap_err().starts_with("expected names"));
         }
     }
 

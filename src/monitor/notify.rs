@@ -12,7 +12,12 @@ use crate::monitor::metrics::Metrics;
 use crate::stats::Snapshot;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use sd_notify::NotifyState;
+use std::ffi::OsStr;
 use std::io;
+#[cfg(target_os = "linux")]
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -111,14 +116,22 @@ pub struct Notifier {
 }
 
 impl Notifier {
-    /// For the service manager in `NOTIFY_SOCKET`; `None` if it is not set.
+    /// For the service manager in `NOTIFY_SOCKET`; `None` if it is not set, or if its kind of socket
+    /// is none of this program's, which is logged.
     pub fn from_env(
         clock: &Arc<dyn Clock>,
         metrics: &Arc<Metrics>,
         health: &Health,
     ) -> Option<Notifier> {
-        std::env::var_os("NOTIFY_SOCKET")?;
-        let send_states = Box::new(|states: &[NotifyState<'_>]| sd_notify::notify(states));
+        let name = std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty())?;
+        let manager = match ManagerSocket::named(&name) {
+            Ok(manager) => manager,
+            Err(reason) => {
+                tracing::info!("the service manager is not notified: {reason}");
+                return None;
+            }
+        };
+        let send_states = Box::new(move |states: &[NotifyState<'_>]| manager.send(states));
         let watchdog = sd_notify::watchdog_enabled();
         Some(Notifier::new(send_states, watchdog, clock, metrics, health))
     }
@@ -207,6 +220,44 @@ impl Notifier {
     }
 }
 
+/// The socket of a service manager.
+struct ManagerSocket {
+    socket: UnixDatagram,
+    address: SocketAddr,
+}
+
+impl ManagerSocket {
+    /// By the value of `NOTIFY_SOCKET` (sd_notify(3)): an absolute path, or `@NAME` in the abstract
+    /// namespace.
+    fn named(name: &OsStr) -> Result<ManagerSocket, String> {
+        let failed = |e: io::Error| format!("NOTIFY_SOCKET '{}': {e}", name.display());
+        let address = match name.as_bytes() {
+            [b'/', ..] => SocketAddr::from_pathname(name),
+            #[cfg(target_os = "linux")]
+            [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
+            _ => {
+                return Err(format!(
+                    "NOTIFY_SOCKET: expected '/PATH' or '@NAME', got '{}', which this program cannot send to",
+                    name.display()
+                ));
+            }
+        };
+        let address = address.map_err(failed)?;
+        let socket = UnixDatagram::unbound().map_err(failed)?;
+        // a manager that does not read must not hold the control stage up
+        socket.set_nonblocking(true).map_err(failed)?;
+        Ok(ManagerSocket { socket, address })
+    }
+
+    /// One datagram, a state a line.
+    fn send(&self, states: &[NotifyState<'_>]) -> io::Result<()> {
+        let text: String = states.iter().map(|state| format!("{state}\n")).collect();
+        self.socket
+            .send_to_addr(text.as_bytes(), &self.address)
+            .map(drop)
+    }
+}
+
 /// The status text, such as `29.9 fps, p95 41 ms, 7.3 W, 12 frames lost`.
 fn status(stats: &Snapshot, camera: CameraState) -> String {
     let mut parts = Vec::with_capacity(4);
@@ -241,7 +292,6 @@ mod tests {
     use crate::detection::StageTimes;
     use crate::units::Watts;
     use std::fmt::Write;
-    use std::os::unix::net::UnixDatagram;
 
     const WATCHDOG: Duration = Duration::from_secs(10);
 
@@ -387,6 +437,48 @@ mod tests {
         assert!(states[1].starts_with("MONOTONIC_USEC=") && states[2] == "READY=1");
         manager.notifier.stopping();
         assert_eq!(manager.received()[0], "STOPPING=1");
+    }
+
+    #[test]
+    fn a_manager_is_found_by_its_path_and_by_its_abstract_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let listener = UnixDatagram::bind(&path).unwrap();
+        let text = |listener: &UnixDatagram| {
+            let mut bytes = [0; 99];
+            let len = listener.recv(&mut bytes).unwrap();
+            String::from_utf8(bytes[..len].to_vec()).unwrap()
+        };
+        let manager = ManagerSocket::named(path.as_os_str()).unwrap();
+        let states = [NotifyState::Ready, NotifyState::Status("5 fps")];
+        manager.send(&states).unwrap();
+        assert_eq!(text(&listener), "READY=1\nSTATUS=5 fps\n");
+
+        let name = format!("vovcam-test-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let listener = UnixDatagram::bind_addr(&address).unwrap();
+        let manager = ManagerSocket::named(OsStr::new(&format!("@{name}"))).unwrap();
+        manager.send(&[NotifyState::Ready]).unwrap();
+        assert_eq!(text(&listener), "READY=1\n");
+    }
+
+    #[test]
+    fn a_manager_that_does_not_read_holds_nothing_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let _listener = UnixDatagram::bind(&path).unwrap();
+        let manager = ManagerSocket::named(path.as_os_str()).unwrap();
+        let refused = std::iter::repeat_with(|| manager.send(&[NotifyState::Ready]));
+        let refused = refused.take(100_000).find_map(Result::err).unwrap();
+        assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn sockets_of_other_kinds_are_named() {
+        for name in ["vsock:2:1234", "vsock-stream:2:1234", "notify", "./notify"] {
+            let reason = ManagerSocket::named(OsStr::new(name)).err().unwrap();
+            assert!(reason.contains(&format!("got '{name}'")), "{reason}");
+        }
     }
 
     #[test]

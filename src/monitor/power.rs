@@ -20,7 +20,9 @@ use crate::stats::MeterInfo;
 use crate::units::{Joules, Watts};
 use crossbeam_channel::{Receiver, select};
 use std::collections::VecDeque;
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -249,7 +251,17 @@ impl Sampler {
 
 /// Contents of a sysfs file without the newline or NUL at its end.
 fn read_text(path: &Path) -> Result<String, PowerError> {
-    let text = std::fs::read_to_string(path).map_err(|source| PowerError::Read {
+    let read = || {
+        // what is no file of sysfs, such as a named pipe, must not hold the power stage up
+        let nonblock = nix::fcntl::OFlag::O_NONBLOCK.bits();
+        let mut file = File::options()
+            .read(true)
+            .custom_flags(nonblock)
+            .open(path)?;
+        let mut text = String::new();
+        file.read_to_string(&mut text).map(|_| text)
+    };
+    let text = read().map_err(|source| PowerError::Read {
         path: path.to_owned(),
         source,
     })?;
@@ -327,6 +339,17 @@ mod tests {
         };
         assert!(said(ErrorKind::PermissionDenied).contains("'sudo chmod a+r sensor'"));
         assert!(!said(ErrorKind::NotFound).contains("chmod"));
+    }
+
+    #[test]
+    fn a_sensor_that_is_a_pipe_holds_nothing_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("power1_input");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(matches!(read_number(&path), Err(PowerError::Value { .. })));
+        // a writer that says nothing
+        let _writer = File::options().read(true).write(true).open(&path).unwrap();
+        assert!(matches!(read_number(&path), Err(PowerError::Read { .. })));
     }
 
     #[test]

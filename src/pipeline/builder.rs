@@ -61,7 +61,6 @@ impl PipelineBuilder {
                 plan,
                 analyzers: Vec::new(),
                 sinks: Vec::new(),
-                local_sink: None,
                 sampler,
                 metrics: Metrics::new(Arc::clone(&clock)),
                 clock,

@@ -34,12 +34,12 @@ pub(super) struct DetectStage {
 }
 
 impl DetectStage {
-    /// Until the capture stage ends or the limit of frames is reached. The run stops with it: the
-    /// capture stage may be waiting for a camera that sends nothing.
+    /// Until the capture stage ends, the limit of frames is reached or the run is interrupted: then
+    /// no further frame is begun. The run stops with it: the capture stage may be waiting for a
+    /// camera that sends nothing.
     pub(super) fn run(mut self) -> Result<(), PipelineError> {
         let result = self.frames();
         self.stop.stop();
-        self.outputs.stats();
         result
     }
 
@@ -47,7 +47,7 @@ impl DetectStage {
         let mut stats = Arc::new(Snapshot::default());
         let mut stats_at = None;
         let mut dropped_before = 0;
-        while self.remaining != Some(0) {
+        while self.remaining != Some(0) && !self.stop.is_interrupted() {
             let Ok(frame) = self.frames.recv() else { break };
             if let Ok(Some(plan)) = self.new_plans.try_recv() {
                 self.plan = plan;

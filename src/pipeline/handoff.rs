@@ -3,7 +3,7 @@
 //! The hand-off's [`Policy`] applies while the receiving stage is slower: live sources keep the
 //! newest value and count the values it replaced; for files the sender waits.
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded, select};
 use std::sync::Arc;
 use std::sync::Weak;
 
@@ -34,11 +34,16 @@ pub(super) struct HandoffSender<T> {
 #[derive(Debug)]
 pub(super) struct HandoffReceiver<T> {
     receiver: Receiver<T>,
+    given_up: Receiver<()>,
     _alive: Arc<()>,
 }
 
-/// Makes both ends.
-pub(super) fn handoff<T>(policy: Policy) -> (HandoffSender<T>, HandoffReceiver<T>) {
+/// Makes both ends. `given_up` disconnects when nothing more is to be expected from the sender, even
+/// if it still exists: it may hang.
+pub(super) fn handoff<T>(
+    policy: Policy,
+    given_up: Receiver<()>,
+) -> (HandoffSender<T>, HandoffReceiver<T>) {
     let (capacity, newest) = match policy {
         Policy::Newest => (1, true),
         Policy::Lossless(slots) => (slots.max(1), false),
@@ -52,6 +57,7 @@ pub(super) fn handoff<T>(policy: Policy) -> (HandoffSender<T>, HandoffReceiver<T
     };
     let receiver = HandoffReceiver {
         receiver,
+        given_up,
         _alive: alive,
     };
     (sender, receiver)
@@ -91,9 +97,12 @@ impl<T> HandoffReceiver<T> {
     /// Waits for the next value.
     ///
     /// # Errors
-    /// [`Disconnected`] when the sending stage has ended and nothing is left.
+    /// [`Disconnected`] when the sending stage has ended or was given up, and nothing is left.
     pub(super) fn recv(&self) -> Result<T, Disconnected> {
-        self.receiver.recv().map_err(|_| Disconnected)
+        select! {
+            recv(self.receiver) -> value => value.map_err(|_| Disconnected),
+            recv(self.given_up) -> _ => self.receiver.try_recv().map_err(|_| Disconnected),
+        }
     }
 
     /// The next value if there is one now.
@@ -112,6 +121,21 @@ impl<T> HandoffReceiver<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crossbeam_channel::never;
+
+    fn handoff<T>(policy: Policy) -> (HandoffSender<T>, HandoffReceiver<T>) {
+        super::handoff(policy, never())
+    }
+
+    #[test]
+    fn a_sender_that_was_given_up_is_waited_for_no_more_and_what_it_sent_is_received() {
+        let (hold, given_up) = bounded::<()>(0);
+        let (sender, receiver) = super::handoff(Policy::Lossless(2), given_up);
+        sender.send(7).unwrap();
+        drop(hold);
+        assert_eq!(receiver.recv(), Ok(7));
+        assert_eq!(receiver.recv(), Err(Disconnected));
+    }
 
     #[test]
     fn the_newest_value_replaces_the_one_that_waits() {

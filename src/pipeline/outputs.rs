@@ -1,6 +1,7 @@
 //! From the detector to the sinks: one queue and one loop a sink.
 
 use super::queue::{QueueReceiver, QueueSender, Sent, queue};
+use super::stop::Latch;
 use super::{PipelineError, Stop};
 use crate::clock::Clock;
 use crate::event::Event;
@@ -8,11 +9,11 @@ use crate::frame::PooledBuf;
 use crate::message::{Report, RunInfo};
 use crate::monitor::metrics::{LossCounter, Metrics};
 use crate::sink::picture::PictureMaker;
-use crate::sink::{Flow, FrameMessage, Message, Sink, SinkError};
+use crate::sink::{BoxedSink, Flow, FrameMessage, Message, Sink, SinkError};
 use crossbeam_channel::select;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
-/// Hands messages to all sinks. Clones share the queues; the sinks end when the last is gone.
+/// Hands messages to all sinks, until it is closed. Clones share the queues.
 #[derive(Clone)]
 pub(super) struct Outputs(Arc<Shared>);
 
@@ -21,9 +22,11 @@ struct Shared {
     pictures: Arc<PictureMaker>,
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
+    closed: Latch,
 }
 
 struct Outlet {
+    sink: &'static str,
     queue: QueueSender,
     needs_pictures: bool,
     losses: LossCounter,
@@ -35,8 +38,7 @@ pub(super) struct Inlet {
     losses: LossCounter,
     /// Position among the outlets: a sink's own events do not come back to it.
     index: usize,
-    /// Weak, or the sinks would keep each other from ending.
-    outputs: Weak<Shared>,
+    outputs: Outputs,
     clock: Arc<dyn Clock>,
     stop: Stop,
 }
@@ -44,7 +46,7 @@ pub(super) struct Inlet {
 impl Outputs {
     /// One queue for each of `sinks`, in their order, with the run's first message in it.
     pub(super) fn new(
-        sinks: &[&dyn Sink],
+        sinks: &[BoxedSink],
         run: &Arc<RunInfo>,
         metrics: &Arc<Metrics>,
         clock: &Arc<dyn Clock>,
@@ -56,6 +58,7 @@ impl Outputs {
             let losses = metrics.losses_of(sink.name());
             receivers.push((receiver, losses.clone()));
             outlets.push(Outlet {
+                sink: sink.name(),
                 queue: sender,
                 needs_pictures: sink.needs_pictures(),
                 losses,
@@ -66,13 +69,14 @@ impl Outputs {
             pictures: PictureMaker::new(run.labels.clone(), true),
             metrics: Arc::clone(metrics),
             clock: Arc::clone(clock),
+            closed: Latch::default(),
         }));
         outputs.0.other(&Message::Run(Arc::clone(run)), None);
         let inlet = |(index, (queue, losses))| Inlet {
             queue,
             losses,
             index,
-            outputs: Arc::downgrade(&outputs.0),
+            outputs: outputs.clone(),
             clock: Arc::clone(clock),
             stop: stop.clone(),
         };
@@ -124,6 +128,23 @@ impl Outputs {
     }
 }
 
+impl Outputs {
+    /// Tells the sinks that nothing more comes: they drain their queues and end.
+    pub(super) fn close(&self) {
+        self.0.closed.release();
+    }
+
+    /// Counts the messages that still wait for a sink as lost, and returns their number.
+    pub(super) fn give_up(&self, sink: &str) -> u64 {
+        let outlet = self.0.outlets.iter().find(|outlet| outlet.sink == sink);
+        outlet.map_or(0, |outlet| {
+            let waiting = outlet.queue.waiting() as u64;
+            outlet.losses.add(waiting);
+            waiting
+        })
+    }
+}
+
 impl Shared {
     fn event(&self, event: Event, origin: Option<usize>) {
         let message = Message::Event {
@@ -143,7 +164,7 @@ impl Shared {
 }
 
 impl Inlet {
-    /// Serves a sink until all [`Outputs`] are gone and its queue is empty, then completes it.
+    /// Serves a sink until the [`Outputs`] are closed and its queue is empty, then completes it.
     ///
     /// # Errors
     /// When the sink fails. It is completed all the same.
@@ -159,24 +180,34 @@ impl Inlet {
     fn messages(&self, sink: &mut (impl Sink + ?Sized)) -> Result<(), SinkError> {
         let upkeep = self.clock.ticks(sink.upkeep_interval());
         let mut lost = 0;
+        let mut closed = false;
         loop {
-            let flow = select! {
-                recv(self.queue.items()) -> item => match item {
-                    Ok(item) => match self.queue.open(item) {
-                        Some(message) => sink.accept(&message),
-                        None => continue,
-                    },
+            let item = match closed {
+                true => match self.queue.items().try_recv() {
+                    Ok(item) => Some(item),
                     Err(_) => return Ok(()),
                 },
-                recv(upkeep) -> _ => sink.upkeep(),
+                false => select! {
+                    recv(self.queue.items()) -> item => item.ok(),
+                    recv(self.outputs.0.closed.signal()) -> _ => {
+                        closed = true;
+                        continue;
+                    }
+                    recv(upkeep) -> _ => None,
+                },
+            };
+            let flow = match item {
+                Some(item) => match self.queue.open(item) {
+                    Some(message) => sink.accept(&message),
+                    None => continue,
+                },
+                None => sink.upkeep(),
             };
             let (total, before) = (sink.lost(), lost);
             self.losses.add(total.saturating_sub(before));
             lost = total;
             for event in sink.take_events() {
-                if let Some(outputs) = self.outputs.upgrade() {
-                    outputs.event(event, Some(self.index));
-                }
+                self.outputs.0.event(event, Some(self.index));
             }
             if let Flow::Stop(reason) = flow?
                 && self.stop.stop()

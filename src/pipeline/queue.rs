@@ -109,6 +109,11 @@ impl QueueSender {
         self.offer(Item::Message(message))
     }
 
+    /// Messages that wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.items.len()
+    }
+
     fn offer(&self, item: Item) -> Sent {
         match self.items.try_send(item) {
             Ok(()) => Sent::Queued,

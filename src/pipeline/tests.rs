@@ -2,6 +2,8 @@
 //! slow, stuck or panic, on a simulated clock. No test sleeps: a wait is for an
 //! event, or yields until one was seen. Long because all tests drive the same simulated parts.
 
+mod hangs;
+
 use super::*;
 use crate::capture::{CaptureError, Next, SourceEvent};
 use crate::clock::{MonoTime, SimClock};
@@ -14,12 +16,13 @@ use crate::message::Report;
 use crate::monitor::power::{PowerError, PowerMeter, Reading};
 use crate::sink::picture::PictureMaker;
 use crate::sink::testing::message_of;
-use crate::sink::{Flow, Message, OTHER_MESSAGES, Queue};
+use crate::sink::{Flow, Message, OTHER_MESSAGES, Queue, Sink};
 use crate::stats::MeterInfo;
 use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 use proptest::prelude::*;
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 fn frame(id: u64) -> Frame {
     Frame::from_rgb(id, Size::new(8, 8), vec![0; 3 * 64])
@@ -216,7 +219,6 @@ impl Rig {
             },
             analyzers: Vec::new(),
             sinks: Vec::new(),
-            local_sink: None,
             sampler: Sampler::new(None, Path::new("/nonexistent"), Arc::clone(&shared)),
             metrics: Arc::clone(&metrics),
             clock: shared,
@@ -262,11 +264,13 @@ impl Rig {
             permits: self.permits,
             clock: self.clock,
             stop: self.stop.clone(),
+            ended: Arc::default(),
         };
-        let (pipeline, stop) = (self.pipeline, self.stop);
+        let (pipeline, stop, ended) = (self.pipeline, self.stop, Arc::clone(&driver.ended));
         std::thread::scope(|scope| {
             let script = scope.spawn(move || script(&mut driver));
             let result = pipeline.run(&stop);
+            ended.store(true, Relaxed);
             script.join().unwrap();
             result
         })
@@ -280,6 +284,8 @@ struct Driver {
     permits: Option<Sender<()>>,
     clock: Arc<SimClock>,
     stop: Stop,
+    /// Whether the run has ended.
+    ended: Arc<AtomicBool>,
 }
 
 impl Driver {
@@ -505,7 +511,6 @@ enum Fault {
     AnalyzerPanics,
     SinkPanics,
     SinkFails,
-    LocalSinkPanics,
     ControlPanics,
 }
 
@@ -542,14 +547,6 @@ fn ends_with(fault: Fault, lost: bool) -> (PipelineError, Seen) {
         }
         Fault::SinkFails => {
             rig.sink("faulty", Queue::Bounded(4), Behaviour::Fail);
-        }
-        Fault::LocalSinkPanics => {
-            rig.pipeline.local_sink = Some(Box::new(TestSink {
-                name: "local",
-                queue: Queue::Newest,
-                behaviour: Behaviour::Panic,
-                seen: Seen::default(),
-            }));
         }
         Fault::ControlPanics => {
             rig.pipeline.control.reload = Some(Box::new(|| panic!("injected")));
@@ -597,7 +594,6 @@ fn a_panic_or_failure_of_any_stage_ends_the_run_names_the_stage_and_drains_the_o
             (Fault::AnalyzerPanics, "stage 'detect' panicked"),
             (Fault::SinkPanics, "stage 'faulty' panicked (injected"),
             (Fault::SinkFails, "output 'faulty' failed: refused"),
-            (Fault::LocalSinkPanics, "stage 'local' panicked (injected"),
             (Fault::ControlPanics, "stage 'control' panicked (injected"),
         ] {
             let (error, seen) = ends_with(fault, lost);

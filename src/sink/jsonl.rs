@@ -5,21 +5,24 @@
 //! the program runs. [`file::LogOptions`] sets rotation, the minimum free space and fsync.
 
 pub mod file;
+mod patience;
 mod record;
 mod storage;
 
 pub use record::SCHEMA;
 
-use super::{Flow, Message, Queue, Sink, SinkError};
-use crate::clock::{Clock, SystemClock};
+use super::{Flow, Message, Queue, Sink, SinkContext, SinkError};
 use crate::event::Event;
 use crate::message::Report;
 use crate::message::RunInfo;
 use crate::stats::Snapshot;
 use file::{LogFile, LogOptions};
 use jiff::Timestamp;
+use patience::Patience;
 use record::LogLine;
+use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -39,22 +42,16 @@ enum Output {
 
 /// Standard output, or the writer of a library user.
 struct Stream {
-    writer: Box<dyn Write + Send>,
+    writer: Writer,
     lost: u64,
     failing: bool,
+    /// The last line was cut short by a failure.
+    torn: bool,
     /// The reader has closed its end of the pipe.
     reader_left: bool,
 }
 
 impl JsonlWriter {
-    /// Appends to a file without rotation, or writes to standard output when `dest` is `-`.
-    ///
-    /// # Errors
-    /// If the file cannot be opened for appending.
-    pub fn create(dest: &str) -> Result<JsonlWriter, SinkError> {
-        JsonlWriter::open(dest, LogOptions::default(), SystemClock::shared(), "")
-    }
-
     /// Appends to a file as `options` say, or writes to standard output when `dest` is `-`.
     ///
     /// # Errors
@@ -63,15 +60,22 @@ impl JsonlWriter {
     pub fn open(
         dest: &str,
         options: LogOptions,
-        clock: Arc<dyn Clock>,
-        camera: &str,
+        context: &SinkContext,
     ) -> Result<JsonlWriter, SinkError> {
         let output = match dest {
-            "-" => Output::Stream(Stream::to(Box::new(io::stdout()))),
-            path => {
-                let file = LogFile::open(Path::new(path), options, clock, camera)?;
-                Output::File(Box::new(file))
+            // by these paths its pipe would be opened once more, and its reader's end not noticed
+            "-" | "/dev/stdout" | "/dev/fd/1" => {
+                let stdout = standard_output().map_err(|source| SinkError::Write {
+                    what: "the JSONL log",
+                    path: dest.into(),
+                    source,
+                })?;
+                Output::Stream(Stream::to(match stdout.metadata() {
+                    Ok(metadata) if metadata.is_file() => Writer::Any(Box::new(stdout)),
+                    _ => Writer::Pipe(stdout, Patience::new(&context.interrupted)),
+                }))
             }
+            path => Output::File(Box::new(LogFile::open(Path::new(path), options, context)?)),
         };
         Ok(JsonlWriter {
             output,
@@ -83,7 +87,7 @@ impl JsonlWriter {
     /// Writes to any writer, for tests and library users.
     pub fn to(output: Box<dyn Write + Send>) -> JsonlWriter {
         JsonlWriter {
-            output: Output::Stream(Stream::to(output)),
+            output: Output::Stream(Stream::to(Writer::Any(output))),
             camera: "".into(),
             line: Vec::with_capacity(4096),
         }
@@ -154,7 +158,9 @@ impl JsonlWriter {
         match self.output {
             Output::File(file) => file.finish(complete),
             Output::Stream(mut stream) => {
-                let _ = stream.writer.flush();
+                if let Writer::Any(writer) = &mut stream.writer {
+                    let _ = writer.flush();
+                }
                 match stream.lost {
                     lines if complete && lines > 0 => Err(SinkError::Incomplete {
                         path: "-".into(),
@@ -244,12 +250,47 @@ impl Sink for LogSink {
     }
 }
 
+/// Where the lines of a [`Stream`] go.
+enum Writer {
+    /// Standard output, unless it is a file.
+    Pipe(File, Patience),
+    /// A file, or the writer of a library user.
+    Any(Box<dyn Write + Send>),
+}
+
+/// Standard output without the buffer and lock of [`std::io::stdout`].
+fn standard_output() -> io::Result<File> {
+    let stdout = io::stdout().as_fd().try_clone_to_owned()?;
+    Ok(File::from(stdout))
+}
+
+impl Writer {
+    /// Writes a line; on a failure, tells also how many bytes of it were written.
+    fn write(&mut self, line: &[u8]) -> Result<(), (usize, io::Error)> {
+        match self {
+            Writer::Any(writer) => writer
+                .write_all(line)
+                .and_then(|()| writer.flush())
+                .map_err(|error| (0, error)),
+            Writer::Pipe(file, patience) => {
+                let mut done = 0;
+                while done < line.len() {
+                    let written = patience.write(file, &line[done..]);
+                    done += written.map_err(|error| (done, error))?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
 impl Stream {
-    fn to(writer: Box<dyn Write + Send>) -> Stream {
+    fn to(writer: Writer) -> Stream {
         Stream {
             writer,
             lost: 0,
             failing: false,
+            torn: false,
             reader_left: false,
         }
     }
@@ -258,20 +299,24 @@ impl Stream {
         if self.reader_left {
             return;
         }
-        let written = self
-            .writer
-            .write_all(line)
-            .and_then(|()| self.writer.flush());
+        let end_torn: &[u8] = if self.torn { b"\n" } else { b"" };
+        let written = match self.writer.write(end_torn) {
+            Ok(()) => self.writer.write(line),
+            failed => failed,
+        };
         match written {
-            Ok(()) if std::mem::take(&mut self.failing) => {
-                tracing::warn!(
-                    "the JSONL log can be written again; {} lines were lost",
-                    self.lost
-                );
+            Ok(()) => {
+                self.torn = false;
+                if std::mem::take(&mut self.failing) {
+                    tracing::warn!(
+                        "the JSONL log can be written again; {} lines were lost",
+                        self.lost
+                    );
+                }
             }
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.reader_left = true,
-            Err(error) => {
+            Err((_, error)) if error.kind() == io::ErrorKind::BrokenPipe => self.reader_left = true,
+            Err((done, error)) => {
+                self.torn |= done > 0;
                 self.lost += 1;
                 if !std::mem::replace(&mut self.failing, true) {
                     tracing::warn!(

@@ -7,6 +7,9 @@ use crate::clock::MonoTime;
 use crate::frame::FrameMeta;
 use crate::geometry::Size;
 use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Frame rate of a saved clip if the source has none.
@@ -59,7 +62,7 @@ impl Recorder {
     /// A clip if `path` ends in `.avi`, else a folder of JPEGs. Missing folders are created.
     ///
     /// # Errors
-    /// If the folder, or the clip's folder, cannot be created.
+    /// If the folder, or the clip's folder, cannot be created, or the clip is no file.
     pub fn create(path: &Path, context: &SinkContext) -> Result<Recorder, SinkError> {
         let is_clip = path
             .extension()
@@ -71,6 +74,9 @@ impl Recorder {
         };
         if !folder.as_os_str().is_empty() {
             std::fs::create_dir_all(folder).map_err(|e| write_error(folder, e))?;
+        }
+        if is_clip && path.metadata().is_ok_and(|there| !there.is_file()) {
+            return Err(write_error(path, no_file()));
         }
         let destination = match is_clip {
             true => Destination::Clip {
@@ -101,7 +107,7 @@ impl Recorder {
         match &mut self.destination {
             Destination::Folder { path, taken } => {
                 let path = path.join(file_name(frame, taken));
-                std::fs::write(&path, jpeg).map_err(|e| write_error(&path, e))
+                write_picture(&path, jpeg).map_err(|e| write_error(&path, e))
             }
             Destination::Clip { path, rate, open } => {
                 let clip = match open {
@@ -233,6 +239,22 @@ fn file_name(frame: &FrameMeta, taken: &mut HashSet<PathBuf>) -> PathBuf {
     path
 }
 
+/// Writes a picture. To a named pipe of its name it does not wait for a reader.
+fn write_picture(path: &Path, jpeg: &[u8]) -> io::Result<()> {
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true);
+    let nonblock = nix::fcntl::OFlag::O_NONBLOCK.bits();
+    let mut file = options.custom_flags(nonblock).open(path)?;
+    match file.metadata()?.is_file() {
+        true => file.write_all(jpeg),
+        false => Err(no_file()),
+    }
+}
+
+fn no_file() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "it is there and no file")
+}
+
 fn with_cause(error: &SinkError) -> String {
     match std::error::Error::source(error) {
         Some(cause) => format!("{error}: {cause}"),
@@ -271,6 +293,7 @@ mod tests {
             fps,
             clock: SystemClock::shared(),
             camera: "test".into(),
+            interrupted: crossbeam_channel::never(),
         };
         Box::new(Recorder::create(path, &context).unwrap())
     }
@@ -333,6 +356,36 @@ mod tests {
         });
         save(recorder(&path, true, None), frames);
         assert_eq!(crate::avi::AviReader::open(&path).unwrap().fps(), 10.0);
+    }
+
+    #[test]
+    fn pipes_of_their_names_hold_neither_pictures_nor_clips_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = |name: &str| {
+            let path = dir.path().join(name);
+            nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+            path
+        };
+        let clip = pipe("out.avi");
+        pipe("000000.jpg");
+        let context = SinkContext {
+            live: true,
+            fps: None,
+            clock: SystemClock::shared(),
+            camera: "test".into(),
+            interrupted: crossbeam_channel::never(),
+        };
+        let error = Recorder::create(&clip, &context).err().unwrap();
+        assert!(with_cause(&error).ends_with("no file"), "{error}");
+        let mut recorder = recorder(dir.path(), true, None);
+        let pictures = PictureMaker::new(Labels::new(&[]), false);
+        for id in [0, 1] {
+            let message = Message::Frame(message_of(frame(id, 8), &pictures));
+            recorder.accept(&message).unwrap();
+        }
+        assert!(dir.path().join("000001.jpg").is_file());
+        let error = recorder.finish().unwrap_err().to_string();
+        assert!(error.contains("000000.jpg"), "{error}");
     }
 
     #[test]

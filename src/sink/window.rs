@@ -1,69 +1,112 @@
-//! The live window (minifb). On some systems it must be used from the main thread only.
+//! The live window, in a process of its own.
+//!
+//! Xlib ends the process whose display has an error or goes away, and waits for a display that
+//! hangs. So minifb is used in a child process (`window/child.rs`); the run keeps its detection and
+//! its log whatever happens there. docs/decisions/window.md has the reasons.
 
+mod child;
+mod process;
+mod visual;
+
+pub use child::show;
+pub use visual::describe as describe_display;
+
+use super::picture::Picture;
 use super::{Flow, Message, Queue, Sink, SinkError};
+use crate::event::{Event, EventKind};
 use crate::geometry::Size;
-use minifb::{Key, ScaleMode, WindowOptions};
+use process::{Process, State};
+use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
-/// A window that shows RGB frames, scaled to fit.
+/// Makes the command that calls [`show`] in another process, with a size for the window.
+pub type WindowCommand = fn(Size) -> Command;
+
+/// A window that shows annotated frames, scaled to fit; Esc, Q and its own button end the run.
 pub struct Window {
-    inner: minifb::Window,
-    /// `0x00RRGGBB`, the format of minifb.
-    pixels: Vec<u32>,
+    command: WindowCommand,
+    size: Size,
+    /// `None` where there is no window any more.
+    process: Option<Process>,
+    /// The process has ended before, and this is another.
+    second: bool,
+    /// The newest frame that was not shown yet.
+    newest: Option<Arc<Picture>>,
+    events: Vec<Event>,
 }
 
 impl Window {
-    /// Opens a window of this size in pixels.
+    /// Starts the window's process; the window opens a moment later. A display that cannot be used
+    /// is told in an event then.
     ///
     /// # Errors
-    /// The reason as text, such as a missing display.
-    pub fn open(title: &str, size: Size) -> Result<Window, String> {
-        if std::env::var_os("DISPLAY").is_none() && std::env::var_os("WAYLAND_DISPLAY").is_none() {
-            return Err("no display (neither DISPLAY nor WAYLAND_DISPLAY is set)".to_owned());
+    /// The reason as text: no display is named, or the process cannot be started.
+    pub fn open(command: WindowCommand, size: Size) -> Result<Window, String> {
+        if std::env::var_os("DISPLAY").is_none() {
+            return Err(match std::env::var_os("WAYLAND_DISPLAY") {
+                None => "no display (DISPLAY is not set)",
+                Some(_) => "no X display (DISPLAY is not set): the window needs Xwayland",
+            }
+            .to_owned());
         }
-        let options = WindowOptions {
-            resize: true,
-            scale_mode: ScaleMode::AspectRatioStretch,
-            ..WindowOptions::default()
-        };
-        let (width, height) = (size.width as usize, size.height as usize);
-        let inner =
-            minifb::Window::new(title, width, height, options).map_err(|e| e.to_string())?;
+        let process = Process::start(command(size));
         Ok(Window {
-            inner,
-            pixels: Vec::new(),
+            command,
+            size,
+            process: Some(process.map_err(|e| format!("its process cannot be started: {e}"))?),
+            second: false,
+            newest: None,
+            events: Vec::new(),
         })
     }
 
-    /// Shows a frame, packed RGB of `size`; `false` once the user has closed the window or pressed Esc
-    /// or Q.
-    pub fn show(&mut self, rgb: &[u8], size: Size) -> bool {
-        self.pixels.clear();
-        let packed = rgb
-            .chunks_exact(3)
-            .map(|p| u32::from_be_bytes([0, p[0], p[1], p[2]]));
-        self.pixels.extend(packed);
-        let (width, height) = (size.width as usize, size.height as usize);
-        if let Err(error) = self.inner.update_with_buffer(&self.pixels, width, height) {
-            tracing::debug!("the window cannot show a frame: {error}");
+    /// Shows the newest frame once the process has shown the one before.
+    fn serve(&mut self) -> Flow {
+        let Some(process) = &mut self.process else {
+            self.newest = None;
+            return Flow::Continue;
+        };
+        match process.state() {
+            State::Ready => {
+                if let Some(picture) = self.newest.take()
+                    && let Err(error) = process.show(picture.annotated(), picture.size())
+                {
+                    self.give_up(&format!("a picture cannot be handed over: {error}"));
+                }
+            }
+            State::Busy => {}
+            State::Closed => {
+                self.process = None;
+                return Flow::Stop("the window was closed");
+            }
+            State::Ended { reason, opened } => self.ended(&reason, opened),
         }
-        self.is_open()
+        Flow::Continue
     }
 
-    /// Handles the window's events while there is no new frame; `false` once it is closed.
-    pub fn poll(&mut self) -> bool {
-        self.inner.update();
-        self.is_open()
+    /// A process whose window was open is started again, once.
+    fn ended(&mut self, reason: &str, opened: bool) {
+        if !opened || self.second {
+            return self.give_up(reason);
+        }
+        tracing::warn!("the window has gone: {reason}; it is opened again");
+        self.second = true;
+        match Process::start((self.command)(self.size)) {
+            Ok(process) => self.process = Some(process),
+            Err(error) => self.give_up(&format!("its process cannot be started: {error}")),
+        }
     }
 
-    fn is_open(&self) -> bool {
-        self.inner.is_open()
-            && !self.inner.is_key_down(Key::Escape)
-            && !self.inner.is_key_down(Key::Q)
+    fn give_up(&mut self, reason: &str) {
+        tracing::warn!("no window: {reason}; the run goes on without it");
+        self.process = None;
+        let event = Event::new(EventKind::WindowLost);
+        self.events.push(event.message(reason));
     }
 }
 
-/// Interval at which the window's events are handled; at 30 ms a key press seems immediate.
+/// Interval at which the process is listened to; at 30 ms a key press seems immediate.
 const POLL_INTERVAL: Duration = Duration::from_millis(30);
 
 impl Sink for Window {
@@ -80,14 +123,10 @@ impl Sink for Window {
     }
 
     fn accept(&mut self, message: &Message) -> Result<Flow, SinkError> {
-        let open = match message {
-            Message::Frame(frame) => match &frame.picture {
-                Some(picture) => self.show(picture.annotated(), picture.size()),
-                None => self.poll(),
-            },
-            _ => self.is_open(),
-        };
-        Ok(flow(open))
+        if let Message::Frame(frame) = message {
+            self.newest.clone_from(&frame.picture);
+        }
+        Ok(self.serve())
     }
 
     fn upkeep_interval(&self) -> Duration {
@@ -95,13 +134,10 @@ impl Sink for Window {
     }
 
     fn upkeep(&mut self) -> Result<Flow, SinkError> {
-        Ok(flow(self.poll()))
+        Ok(self.serve())
     }
-}
 
-fn flow(open: bool) -> Flow {
-    match open {
-        true => Flow::Continue,
-        false => Flow::Stop("the window was closed"),
+    fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
     }
 }

@@ -11,6 +11,7 @@ use vovcam::event::{Event, EventKind};
 use vovcam::frame::Frame;
 use vovcam::geometry::{BBox, Size};
 use vovcam::message::{ModelInfo, Report, RunInfo};
+use vovcam::sink::SinkContext;
 use vovcam::sink::jsonl::JsonlWriter;
 use vovcam::sink::jsonl::file::LogOptions;
 use vovcam::stats::{Energy, MeterInfo, Snapshot};
@@ -82,8 +83,14 @@ fn report(run: Arc<RunInfo>, stats: Snapshot) -> Report {
 
 fn write_all(path: &str, stats: &Snapshot, filled: bool) {
     let now = jiff::Timestamp::UNIX_EPOCH;
-    let options = LogOptions::default();
-    let mut log = JsonlWriter::open(path, options, SystemClock::shared(), "front").unwrap();
+    let context = SinkContext {
+        live: false,
+        fps: None,
+        clock: SystemClock::shared(),
+        camera: "front".into(),
+        interrupted: crossbeam_channel::never(),
+    };
+    let mut log = JsonlWriter::open(path, LogOptions::default(), &context).unwrap();
     let run = run(filled);
     log.run(&run);
     log.frame(&report(run, stats.clone()));

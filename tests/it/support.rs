@@ -2,6 +2,7 @@
 //! to every wait.
 
 pub(crate) mod allocations;
+pub(crate) mod display;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::Value;

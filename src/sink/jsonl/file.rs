@@ -16,7 +16,7 @@ use super::record::LogLine;
 use super::storage::{Storage, StoredFile, System};
 use crate::clock::{Clock, MonoTime};
 use crate::event::{Event, EventKind};
-use crate::sink::SinkError;
+use crate::sink::{SinkContext, SinkError};
 use jiff::Timestamp;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -150,10 +150,17 @@ impl LogFile {
     pub(super) fn open(
         path: &Path,
         options: LogOptions,
-        clock: Arc<dyn Clock>,
-        camera: &str,
+        context: &SinkContext,
     ) -> Result<LogFile, SinkError> {
-        LogFile::open_in(Box::new(System), path, options, clock, camera)
+        let interrupted = context.interrupted.clone();
+        let system = Box::new(System { interrupted });
+        LogFile::open_in(
+            system,
+            path,
+            options,
+            Arc::clone(&context.clock),
+            &context.camera,
+        )
     }
 
     fn open_in(

@@ -1,10 +1,13 @@
 //! File system operations of the log, as a trait, so that tests can simulate disks that fill up,
 //! turn read-only or fail.
 
+use super::patience::Patience;
+use crossbeam_channel::Receiver;
+use nix::fcntl::OFlag;
 use nix::sys::statvfs::statvfs;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// A file system.
@@ -23,7 +26,7 @@ pub(super) trait Storage: Send {
 
 /// An open file that is only appended to or truncated.
 pub(super) trait StoredFile: Send {
-    /// One write(2), which may write fewer bytes.
+    /// One write(2), which may write fewer bytes. A pipe is waited for.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
     fn len(&self) -> io::Result<u64>;
     fn truncate(&mut self, len: u64) -> io::Result<()>;
@@ -37,12 +40,19 @@ pub(super) trait StoredFile: Send {
 }
 
 /// The file system of the operating system.
-pub(super) struct System;
+pub(super) struct System {
+    /// Disconnects when the run was interrupted: then a pipe without a reader is given up.
+    pub(super) interrupted: Receiver<()>,
+}
 
 impl Storage for System {
     fn open(&self, path: &Path) -> io::Result<Box<dyn StoredFile>> {
         let mut options = OpenOptions::new();
-        let file = options.create(true).read(true).append(true).open(path)?;
+        options.create(true).read(true).append(true);
+        // a pipe or a serial line: neither opening nor writing may wait for ever. A pipe that is open
+        // for reading as well keeps what it holds until a reader comes
+        options.custom_flags(OFlag::O_NONBLOCK.bits() | OFlag::O_NOCTTY.bits());
+        let file = options.open(path)?;
         let regular = file.metadata()?.is_file();
         if regular && let Err(TryLockError::WouldBlock) = file.try_lock() {
             // other errors: a file system without locks; the log works without one
@@ -51,7 +61,8 @@ impl Storage for System {
                 "another process is writing to it: use a separate file for each process",
             ));
         }
-        Ok(Box::new(SystemFile { file, regular }))
+        let patience = (!regular).then(|| Patience::new(&self.interrupted));
+        Ok(Box::new(SystemFile { file, patience }))
     }
 
     fn exists(&self, path: &Path) -> bool {
@@ -87,12 +98,16 @@ fn folder(path: &Path) -> PathBuf {
 
 struct SystemFile {
     file: File,
-    regular: bool,
+    /// For what is no regular file.
+    patience: Option<Patience>,
 }
 
 impl StoredFile for SystemFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        io::Write::write(&mut self.file, bytes)
+        match &mut self.patience {
+            Some(patience) => patience.write(&self.file, bytes),
+            None => self.file.write(bytes),
+        }
     }
 
     fn len(&self) -> io::Result<u64> {
@@ -121,6 +136,6 @@ impl StoredFile for SystemFile {
     }
 
     fn is_regular(&self) -> bool {
-        self.regular
+        self.patience.is_none()
     }
 }

@@ -2,8 +2,11 @@
 
 use super::*;
 use crate::clock::SimClock;
+use crossbeam_channel::{Receiver, bounded, never};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
 use std::sync::Mutex;
 
 type Contents = Arc<Mutex<Vec<u8>>>;
@@ -447,14 +450,46 @@ fn a_sync_that_fails_is_told_and_an_incomplete_log_is_an_error_where_it_must_be_
     assert!(error.contains("1 line"), "{error}");
 }
 
+fn context(interrupted: Receiver<()>) -> SinkContext {
+    SinkContext {
+        live: true,
+        fps: None,
+        clock: Arc::new(SimClock::default()),
+        camera: "test".into(),
+        interrupted,
+    }
+}
+
+#[test]
+fn a_pipe_without_a_reader_keeps_what_it_holds_and_is_given_up_at_the_interrupt() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let (run, interrupted) = bounded::<()>(0);
+    let mut log = LogFile::open(&path, LogOptions::default(), &context(interrupted)).unwrap();
+    log.set_header(HEADER);
+    let line = [&[b'x'; 999][..], b"\n"].concat();
+    drop(run);
+    // a pipe holds 64 KiB
+    (0..100).for_each(|_| log.append(&line));
+    let lost = log.lost();
+    assert!((20..60).contains(&lost), "{lost} of 100 lines lost");
+    let mut reader = File::open(&path).unwrap();
+    let mut held = vec![0; HEADER.len() + line.len()];
+    reader.read_exact(&mut held).unwrap();
+    assert_eq!(held, [HEADER, &line].concat(), "the reader comes late");
+    let error = log.finish(true).unwrap_err().to_string();
+    assert!(error.contains(&format!("missing {lost} lines")), "{error}");
+}
+
 #[test]
 fn on_a_real_disk_a_second_process_is_refused_and_rotation_works() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
-    let clock = || Arc::new(SimClock::default()) as Arc<dyn Clock>;
-    let mut log = LogFile::open(&path, rotating(1000, 1), clock(), "test").unwrap();
+    let context = context(never());
+    let mut log = LogFile::open(&path, rotating(1000, 1), &context).unwrap();
     log.set_header(HEADER);
-    let second = LogFile::open(&path, LogOptions::default(), clock(), "test");
+    let second = LogFile::open(&path, LogOptions::default(), &context);
     let error = second.err().unwrap();
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert!(source.contains("another process"), "{source}");
@@ -467,7 +502,10 @@ fn on_a_real_disk_a_second_process_is_refused_and_rotation_works() {
     let text = std::fs::read_to_string(&path).unwrap();
     assert_eq!(kinds(&text)[..2], ["run", "rotated"]);
     assert!(!dir.path().join("log.2").exists() && text.len() <= 1000);
-    assert!(System.free_bytes(&path).unwrap() > 0);
+    let system = System {
+        interrupted: never(),
+    };
+    assert!(system.free_bytes(&path).unwrap() > 0);
 }
 
 #[test]
