@@ -12,6 +12,7 @@ mod stages;
 
 use crate::config::{DetectorSettings, Resolved, Settings, resolve};
 use crate::detect::{Detector, DetectorOptions};
+use crate::escape::{self, Printable};
 use crate::model::{Model, ModelError};
 use clap::{Parser, Subcommand};
 use exit::{
@@ -19,6 +20,7 @@ use exit::{
     engine_failure,
 };
 use overlap::{keep_apart, keep_clip};
+use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -85,10 +87,32 @@ impl RunArgs {
     }
 }
 
-/// A line on stderr, for people. On a full disk, or when nobody listens any more, it is lost: that
-/// must not end the run as `eprintln!` would.
+/// A line on stderr, for people, with control characters written out. On a full disk, or when
+/// nobody listens any more, it is lost: that must not end the run as `eprintln!` would.
 pub fn say(line: impl std::fmt::Display) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = writeln!(std::io::stderr(), "{}", Printable(line));
+}
+
+/// Prints what the parser of the command line has to say, help among it, and returns the exit code.
+/// clap repeats arguments as they were given, which may be the names of files.
+pub fn explain(error: &clap::Error) -> u8 {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let shown = args
+        .iter()
+        .map(|arg| Printable(escape::name(arg)).to_string());
+    let shown: Vec<OsString> = shown.map(OsString::from).collect();
+    let _ = match shown == args {
+        true => error.print(),
+        // the same mistake in arguments that a terminal can show
+        false => match Cli::try_parse_from(shown) {
+            Err(harmless) if harmless.kind() == error.kind() => harmless.print(),
+            _ => {
+                let text = escape::lines(&error.render().to_string());
+                write!(std::io::stderr(), "{text}")
+            }
+        },
+    };
+    u8::try_from(error.exit_code()).unwrap_or(USAGE)
 }
 
 /// The model named, or the one built in.

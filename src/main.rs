@@ -3,10 +3,16 @@
 
 use clap::Parser;
 use std::process::ExitCode;
+use tracing_subscriber::field::MakeExt as _;
+use tracing_subscriber::fmt::format::debug_fn;
 use vovcam::cli::Cli;
+use vovcam::escape::Printable;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return ExitCode::from(vovcam::cli::explain(&error)),
+    };
     start_log(cli.verbose);
     match cli.run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -29,7 +35,16 @@ fn start_log(verbose: u8) {
         .try_from_env()
         .unwrap_or_else(|_| format!("warn,vovcam={level}").into());
     let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    // messages quote names and other programs' lines
+    let fields = debug_fn(|out, field, value| {
+        let value = Printable(format_args!("{value:?}"));
+        match field.name() {
+            "message" => write!(out, "{value}"),
+            name => write!(out, "{name}={value}"),
+        }
+    });
     tracing_subscriber::fmt()
+        .fmt_fields(fields.delimited(" "))
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(colours)

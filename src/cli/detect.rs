@@ -6,6 +6,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::DetectorSettings;
 use crate::detect::Detector;
 use crate::detection::Labels;
+use crate::escape::{self, Printable};
 use crate::frame::{Frame, FrameMeta, PixelFormat};
 use crate::message::{Report, RunInfo};
 use crate::sink::SinkError;
@@ -160,7 +161,7 @@ fn print(path: &Path, report: &Report) -> std::io::Result<()> {
     writeln!(
         out,
         "{}: {}, {} objects, {ms:.0} ms",
-        path.display(),
+        Printable(escape::name(path.as_os_str())),
         report.frame.size,
         report.detections.len()
     )?;
@@ -169,7 +170,8 @@ fn print(path: &Path, report: &Report) -> std::io::Result<()> {
         let label = report.run.labels.name(detection.class_id);
         writeln!(
             out,
-            "  {label} {:.2} at {x:.0},{y:.0} size {width:.0}x{height:.0}",
+            "  {} {:.2} at {x:.0},{y:.0} size {width:.0}x{height:.0}",
+            Printable(label),
             detection.score
         )?;
     }

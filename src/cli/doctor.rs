@@ -5,6 +5,7 @@ use crate::board::GpuPlace;
 use crate::board::{Board, Cuda};
 use crate::config::EngineSettings;
 use crate::engine;
+use crate::escape::Printable;
 use crate::monitor::power;
 use std::io::{self, Write};
 use std::path::Path;
@@ -17,7 +18,8 @@ pub(super) struct DoctorArgs {
 
 pub(super) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    let mut report = |text: String| writeln!(out, "{text}");
+    // a camera's and a board's names are whatever their makers wrote into them
+    let mut report = |text: String| writeln!(out, "{}", Printable(text));
     report_all(args, &mut report).map_err(|e| Failure::new(RUN_FAILED, e))
 }
 

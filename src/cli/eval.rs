@@ -4,6 +4,7 @@ use super::{Failure, NO_INPUT, RUN_FAILED, USAGE, load_model};
 use crate::config::EngineSettings;
 use crate::detect::{Detector, DetectorOptions};
 use crate::detection::Thresholds;
+use crate::escape;
 use crate::eval::dataset::Dataset;
 use crate::eval::predictions::Predictions;
 use crate::eval::{DetectorInfo, EvalError, EvalOptions, MIN_SCORE, detect, evaluate};
@@ -61,13 +62,20 @@ pub(super) fn run(args: EvalArgs) -> Result<(), Failure> {
     }
     let mut evaluation = evaluate(&dataset, &predictions, &options);
     evaluation.detector = detector;
-    let text = match args.json {
-        true => evaluation
-            .to_json()
-            .map_err(|e| Failure::new(RUN_FAILED, e))?,
-        false => evaluation.to_string(),
+    // names of classes come from the set
+    let mut text = match args.json {
+        true => {
+            let json = evaluation.to_json();
+            let mut json = json.map_err(|e| Failure::new(RUN_FAILED, e))?.into_bytes();
+            escape::controls_in_json(&mut json);
+            json
+        }
+        false => escape::lines(evaluation.to_string().trim_end()).into_bytes(),
     };
-    writeln!(std::io::stdout(), "{}", text.trim_end()).map_err(|e| Failure::new(RUN_FAILED, e))
+    text.push(b'\n');
+    std::io::stdout()
+        .write_all(&text)
+        .map_err(|e| Failure::new(RUN_FAILED, e))
 }
 
 /// Detections an image before those of classes that it does not label are dropped.
