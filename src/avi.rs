@@ -38,15 +38,18 @@ pub enum AviError {
         got: String,
     },
     /// An AVI clip with another codec.
-    #[error(
-        "clip '{}' holds '{codec}' video, not Motion-JPEG: convert it with \
-         'ffmpeg -i {} -c:v mjpeg -q:v 4 -an out.avi'", path.display(), path.display()
-    )]
+    #[error("clip '{}' holds '{codec}' video, not Motion-JPEG: only ffmpeg reads that", path.display())]
     Codec {
         /// The clip.
         path: PathBuf,
         /// The four-character code.
         codec: String,
+    },
+    /// An AVI file of sound alone.
+    #[error("'{}' holds no video", path.display())]
+    NoVideo {
+        /// The file.
+        path: PathBuf,
     },
     /// The clip would exceed the maximum size of an AVI file.
     #[error("clip '{}' has reached 2 GiB, the maximum of an AVI file: save to a folder instead", path.display())]
@@ -54,6 +57,17 @@ pub enum AviError {
         /// The clip.
         path: PathBuf,
     },
+}
+
+impl AviError {
+    /// Whether a reader of other formats may be able to read the file.
+    pub fn may_be_another_format(&self) -> bool {
+        matches!(self, AviError::Format { .. } | AviError::Codec { .. })
+    }
+}
+
+fn printable(bytes: &[u8]) -> String {
+    bytes.escape_ascii().to_string()
 }
 
 #[cfg(test)]
@@ -88,7 +102,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = clip(dir.path(), &[b"odd", b"even", b"x"]);
         let reader = AviReader::open(&path).unwrap();
-        assert_eq!((reader.size(), reader.fps()), (SIZE, 12.5));
+        assert_eq!((reader.size(), reader.fps()), (SIZE, Some(12.5)));
         assert_eq!(
             frames(&path).unwrap(),
             [b"odd".to_vec(), b"even".to_vec(), b"x".to_vec()]
@@ -128,7 +142,7 @@ mod tests {
         let mut writer = AviWriter::create(&path, SIZE, 30.0).unwrap();
         writer.write_jpeg(b"x").unwrap();
         writer.finish(Some(9.5)).unwrap();
-        assert_eq!(AviReader::open(&path).unwrap().fps(), 9.5);
+        assert_eq!(AviReader::open(&path).unwrap().fps(), Some(9.5));
     }
 
     #[test]

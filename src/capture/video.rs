@@ -29,7 +29,7 @@ impl ClipSource {
         })
     }
 
-    /// Frame size from the clip's header.
+    /// Frame size from the clip's header; 0 x 0 where it has none.
     pub fn size(&self) -> Size {
         self.reader.size()
     }
@@ -64,15 +64,15 @@ impl Source for ClipSource {
     }
 
     fn describe(&self) -> String {
-        format!(
-            "{} ({}, {} fps, MJPG)",
-            self.name,
-            self.reader.size(),
-            self.reader.fps()
-        )
+        // a header may lack either
+        let size = self.reader.size();
+        let size = (size.area() > 0).then(|| format!("{size}, "));
+        let fps = self.reader.fps().map(|fps| format!("{fps} fps, "));
+        let known = size.into_iter().chain(fps).collect::<String>();
+        format!("{} ({known}MJPG)", self.name)
     }
 
     fn fps(&self) -> Option<f64> {
-        Some(self.reader.fps())
+        self.reader.fps()
     }
 }

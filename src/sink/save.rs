@@ -312,7 +312,10 @@ mod tests {
         let frames = [frame(0, 16), frame(1, 8), frame(2, 16)];
         save(recorder(&path, false, Some(25.0)), frames);
         let mut reader = crate::avi::AviReader::open(&path).unwrap();
-        assert_eq!((reader.size(), reader.fps()), (Size::new(16, 16), 25.0));
+        assert_eq!(
+            (reader.size(), reader.fps()),
+            (Size::new(16, 16), Some(25.0))
+        );
         let (mut jpeg, mut count) = (Vec::new(), 0);
         while reader.next_jpeg(&mut jpeg).unwrap() {
             count += 1;
@@ -332,7 +335,10 @@ mod tests {
             frame
         });
         save(recorder(&path, true, None), frames);
-        assert_eq!(crate::avi::AviReader::open(&path).unwrap().fps(), 10.0);
+        assert_eq!(
+            crate::avi::AviReader::open(&path).unwrap().fps(),
+            Some(10.0)
+        );
     }
 
     #[test]
