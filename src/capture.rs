@@ -415,6 +415,7 @@ impl Framer {
                 format,
                 decode: began.elapsed(),
                 name: None,
+                position: None,
             },
             pixels: Arc::new(data),
         })

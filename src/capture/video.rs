@@ -51,7 +51,10 @@ impl Source for ClipSource {
                     pool,
                 )
             })
-            .map(Next::Frame)
+            .map(|mut frame| {
+                frame.meta.position = self.reader.position();
+                Next::Frame(frame)
+            })
             .map_err(|source| CaptureError::Damaged {
                 frame: number,
                 name: self.name.clone(),

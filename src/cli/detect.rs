@@ -95,7 +95,8 @@ fn read(path: &Path, id: u64, clock: &dyn Clock) -> Result<Frame, Failure> {
         size,
         format: PixelFormat::Rgb8,
         decode: began.elapsed(),
-        name: path.file_name().map(|name| name.to_string_lossy().into()),
+        name: path.file_name().map(|name| escape::name(name).into()),
+        position: None,
     };
     Ok(Frame {
         meta,

@@ -1,4 +1,10 @@
 //! Annotated frames on disk: a folder of JPEGs, or a Motion-JPEG AVI clip.
+//!
+//! AVI has one rate for the whole clip and no times of frames. Where a source's frames have times of
+//! their own (a clip with a variable rate), the saved clip has the source's nominal rate, each frame
+//! at the place of its time, and empty chunks in between, which repeat the frame before them: so
+//! does ffmpeg's AVI writer, and players know it. One mean rate instead would keep the length but
+//! not the moment of each frame.
 
 use super::picture::Picture;
 use super::{Flow, Message, Queue, Sink, SinkContext, SinkError};
@@ -8,9 +14,17 @@ use crate::frame::FrameMeta;
 use crate::geometry::Size;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Frame rate of a saved clip if the source has none.
 const DEFAULT_FPS: f64 = 10.0;
+/// The same if the source's frames have times: fine enough for them.
+const TIMED_FPS: f64 = 30.0;
+/// Rates that a clip of timed frames can have: a frame of a clip at 90,000 a second would be followed
+/// by thousands of empty chunks.
+const TIMED_RATES: std::ops::RangeInclusive<f64> = 0.1..=1000.0;
+/// A longer gap between two frames is a jump of the source's clock, and is left out.
+const LONGEST_GAP: Duration = Duration::from_secs(3600);
 /// Annotated frames that may wait for the JPEG encoder.
 const QUEUE_FRAMES: usize = 4;
 
@@ -53,6 +67,9 @@ struct OpenClip {
     frames: u32,
     first: MonoTime,
     last: MonoTime,
+    fps: f64,
+    /// Time in the source of the saved clip's start.
+    start: Option<Duration>,
 }
 
 impl Recorder {
@@ -106,13 +123,7 @@ impl Recorder {
             Destination::Clip { path, rate, open } => {
                 let clip = match open {
                     Some(clip) => clip,
-                    None => open.insert(OpenClip {
-                        writer: AviWriter::create(path, size, rate.provisional())?,
-                        size,
-                        frames: 0,
-                        first: frame.captured,
-                        last: frame.captured,
-                    }),
+                    None => open.insert(OpenClip::create(path, *rate, frame)?),
                 };
                 if clip.size != size {
                     tracing::warn!(
@@ -122,6 +133,7 @@ impl Recorder {
                     );
                     return Ok(());
                 }
+                clip.fill_gap(frame)?;
                 clip.writer.write_jpeg(jpeg)?;
                 (clip.frames, clip.last) = (clip.frames + 1, frame.captured);
                 Ok(())
@@ -198,8 +210,12 @@ impl Sink for Recorder {
 
 impl Rate {
     /// Frame rate in the header until the clip is finished.
-    fn provisional(self) -> f64 {
+    fn provisional(self, timed: bool) -> f64 {
         match self {
+            Rate::Source(fps) if timed => {
+                let fps = fps.filter(|fps| TIMED_RATES.contains(fps));
+                fps.unwrap_or(TIMED_FPS)
+            }
             Rate::Source(Some(fps)) => fps,
             Rate::Source(None) | Rate::Measured => DEFAULT_FPS,
         }
@@ -207,6 +223,41 @@ impl Rate {
 }
 
 impl OpenClip {
+    fn create(path: &Path, rate: Rate, frame: &FrameMeta) -> Result<OpenClip, SinkError> {
+        let start = match rate {
+            Rate::Source(_) => frame.position,
+            Rate::Measured => None,
+        };
+        let fps = rate.provisional(start.is_some());
+        Ok(OpenClip {
+            writer: AviWriter::create(path, frame.size, fps)?,
+            size: frame.size,
+            frames: 0,
+            first: frame.captured,
+            last: frame.captured,
+            fps,
+            start,
+        })
+    }
+
+    /// Repeats the last frame up to the time of this one. A frame that comes too soon for the rate
+    /// takes the next place; later ones are on time again.
+    fn fill_gap(&mut self, frame: &FrameMeta) -> Result<(), SinkError> {
+        let (Some(start), Some(at)) = (self.start, frame.position) else {
+            return Ok(());
+        };
+        let place = Duration::from_secs_f64(self.writer.frames() as f64 / self.fps);
+        let gap = at.saturating_sub(start).saturating_sub(place);
+        if gap > LONGEST_GAP {
+            self.start = Some(at.saturating_sub(place));
+            return Ok(());
+        }
+        for _ in 0..(gap.as_secs_f64() * self.fps).round() as u64 {
+            self.writer.repeat()?;
+        }
+        Ok(())
+    }
+
     /// Mean frames per second of the clip; `None` for fewer than two frames.
     fn fps(&self) -> Option<f64> {
         let seconds = self.last.since(self.first).as_secs_f64();
@@ -339,6 +390,43 @@ mod tests {
             crate::avi::AviReader::open(&path).unwrap().fps(),
             Some(10.0)
         );
+    }
+
+    /// Milliseconds at which the frames of a clip are shown, for frames at these times of a source.
+    fn saved_times(fps: Option<f64>, times: &[u64]) -> Vec<u128> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.avi");
+        let frames = times.iter().zip(0..).map(|(&ms, id)| {
+            let mut frame = frame(id, 8);
+            frame.meta.position = Some(Duration::from_millis(ms));
+            frame
+        });
+        save(recorder(&path, false, fps), frames);
+        let mut reader = crate::avi::AviReader::open(&path).unwrap();
+        let (mut jpeg, mut shown) = (Vec::new(), Vec::new());
+        while reader.next_jpeg(&mut jpeg).unwrap() {
+            shown.push(reader.position().unwrap().as_millis());
+        }
+        shown
+    }
+
+    #[test]
+    fn a_frame_of_a_clip_is_shown_at_its_time_whatever_the_rate() {
+        assert_eq!(
+            saved_times(Some(10.0), &[0, 100, 200, 300]),
+            [0, 100, 200, 300]
+        );
+        // two in one place of the rate, and gaps
+        let times = [200, 300, 301, 700, 2200, 2300];
+        assert_eq!(
+            saved_times(Some(10.0), &times),
+            [0, 100, 200, 500, 2000, 2100]
+        );
+        assert_eq!(saved_times(None, &[0, 500, 1000]), [0, 500, 1000]);
+        assert_eq!(saved_times(Some(90_000.0), &[0, 500, 1000]), [0, 500, 1000]);
+        // a clock that jumps
+        let times = [0, 100, 99_999_999_999, 100_000_000_099, 5];
+        assert_eq!(saved_times(Some(10.0), &times), [0, 100, 200, 300, 400]);
     }
 
     #[test]
