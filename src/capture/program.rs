@@ -68,12 +68,6 @@ enum ReadOutcome {
     Stopped,
 }
 
-/// Whether a program is installed: `PROGRAM -version` succeeds.
-pub fn is_installed(program: &str) -> bool {
-    let version = Command::new(program).arg("-version").output();
-    version.is_ok_and(|output| output.status.success())
-}
-
 /// Whether an address is a live stream (a camera) rather than a clip.
 pub fn is_stream(input: &str) -> bool {
     let Some((scheme, rest)) = input.split_once("://") else {

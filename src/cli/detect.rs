@@ -1,6 +1,6 @@
 //! `vovcam detect`: single images.
 
-use super::{Failure, NO_INPUT, RUN_FAILED, load_detector};
+use super::{Failure, NO_INPUT, RUN_FAILED, USAGE, load_detector};
 use crate::capture::decode::load_image;
 use crate::clock::{Clock, SystemClock};
 use crate::config::DetectorSettings;
@@ -58,7 +58,10 @@ pub(super) fn run(args: DetectArgs) -> Result<(), Failure> {
         json: args
             .json
             .then(|| JsonlWriter::to(Box::new(std::io::stdout()))),
-        save: save.map_err(|e| Failure::new(RUN_FAILED, e))?,
+        save: save.map_err(|e| match e {
+            SinkError::NoClip { .. } => Failure::new(USAGE, e),
+            _ => Failure::new(RUN_FAILED, e),
+        })?,
         pictures: PictureMaker::new(labels.clone(), false),
         run: Arc::new(RunInfo::of_labels("detect", labels)),
     };

@@ -42,6 +42,11 @@ pub(super) struct EvalArgs {
 
 pub(super) fn run(args: EvalArgs) -> Result<(), Failure> {
     let mut dataset = Dataset::open(&args.data).map_err(|e| Failure::new(NO_INPUT, e))?;
+    if dataset.images.is_empty() {
+        let place = args.data.display();
+        let reason = format!("the data set '{place}' has no image: 'images' is empty");
+        return Err(Failure::new(NO_INPUT, reason));
+    }
     if let Some(names) = &args.classes {
         dataset.select(names).map_err(|e| Failure::new(USAGE, e))?;
     }

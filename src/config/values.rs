@@ -204,14 +204,6 @@ impl FromStr for CameraName {
     }
 }
 
-/// A path as text: settings pass through TOML, which has no other bytes.
-pub(super) fn path(text: &str) -> Result<std::path::PathBuf, String> {
-    match text.is_empty() {
-        false => Ok(text.into()),
-        true => Err("expected a path, got ''".to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

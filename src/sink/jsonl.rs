@@ -51,7 +51,7 @@ impl JsonlWriter {
     ///
     /// # Errors
     /// If the file cannot be opened for appending.
-    pub fn create(dest: &str) -> Result<JsonlWriter, SinkError> {
+    pub fn create(dest: impl AsRef<Path>) -> Result<JsonlWriter, SinkError> {
         JsonlWriter::open(dest, LogOptions::default(), SystemClock::shared(), "")
     }
 
@@ -61,17 +61,15 @@ impl JsonlWriter {
     /// If the file cannot be opened for appending. A full or read-only disk is not an error here:
     /// it is handled like one that fills up later.
     pub fn open(
-        dest: &str,
+        dest: impl AsRef<Path>,
         options: LogOptions,
         clock: Arc<dyn Clock>,
         camera: &str,
     ) -> Result<JsonlWriter, SinkError> {
-        let output = match dest {
-            "-" => Output::Stream(Stream::to(Box::new(io::stdout()))),
-            path => {
-                let file = LogFile::open(Path::new(path), options, clock, camera)?;
-                Output::File(Box::new(file))
-            }
+        let dest = dest.as_ref();
+        let output = match dest == Path::new("-") {
+            true => Output::Stream(Stream::to(Box::new(io::stdout()))),
+            false => Output::File(Box::new(LogFile::open(dest, options, clock, camera)?)),
         };
         Ok(JsonlWriter {
             output,

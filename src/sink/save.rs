@@ -25,6 +25,8 @@ const TIMED_FPS: f64 = 30.0;
 const TIMED_RATES: std::ops::RangeInclusive<f64> = 0.1..=1000.0;
 /// A longer gap between two frames is a jump of the source's clock, and is left out.
 const LONGEST_GAP: Duration = Duration::from_secs(3600);
+/// Extensions of clips that cannot be written: a folder of that name is not what is meant.
+const OTHER_CLIPS: [&str; 8] = ["mp4", "mkv", "mov", "webm", "m4v", "mpg", "mjpeg", "mjpg"];
 /// Annotated frames that may wait for the JPEG encoder.
 const QUEUE_FRAMES: usize = 4;
 
@@ -41,6 +43,8 @@ pub struct Recorder {
 enum Destination {
     Folder {
         path: PathBuf,
+        /// A frame until it is whole.
+        part: PathBuf,
         /// Names in use by frames from image files: `a.jpg` and `a.png` must not share one.
         taken: HashSet<PathBuf>,
     },
@@ -73,14 +77,18 @@ struct OpenClip {
 }
 
 impl Recorder {
-    /// A clip if `path` ends in `.avi`, else a folder of JPEGs. Missing folders are created.
+    /// A clip if `path` ends in `.avi` and is no folder, else a folder of JPEGs. Missing folders are
+    /// created.
     ///
     /// # Errors
-    /// If the folder, or the clip's folder, cannot be created.
+    /// If `path` is named as a clip of another format, or a folder cannot be created.
     pub fn create(path: &Path, context: &SinkContext) -> Result<Recorder, SinkError> {
-        let is_clip = path
-            .extension()
-            .is_some_and(|e| e.eq_ignore_ascii_case("avi"));
+        let is_clip = !path.is_dir() && has_extension(path, &["avi"]);
+        if !is_clip && !path.exists() && has_extension(path, &OTHER_CLIPS) {
+            return Err(SinkError::NoClip {
+                path: path.to_owned(),
+            });
+        }
         let folder = if is_clip {
             path.parent().unwrap_or(Path::new(""))
         } else {
@@ -100,6 +108,8 @@ impl Recorder {
             },
             false => Destination::Folder {
                 path: path.to_owned(),
+                // hidden, so that nobody who watches the folder takes it for a frame
+                part: path.join(format!(".vovcam-{}.part", std::process::id())),
                 taken: HashSet::new(),
             },
         };
@@ -116,9 +126,9 @@ impl Recorder {
     fn write(&mut self, frame: &FrameMeta, picture: &Picture) -> Result<(), SinkError> {
         let (size, jpeg) = (frame.size, picture.jpeg()?);
         match &mut self.destination {
-            Destination::Folder { path, taken } => {
+            Destination::Folder { path, part, taken } => {
                 let path = path.join(file_name(frame, taken));
-                std::fs::write(&path, jpeg).map_err(|e| write_error(&path, e))
+                write_whole(&path, part, jpeg).map_err(|e| write_error(&path, e))
             }
             Destination::Clip { path, rate, open } => {
                 let clip = match open {
@@ -143,6 +153,14 @@ impl Recorder {
 
     fn finish_clip(destination: Destination) -> Result<(), SinkError> {
         match destination {
+            Destination::Clip {
+                path,
+                open: Some(clip),
+                ..
+            } if clip.frames == 0 => {
+                // no clip is better than an empty one
+                std::fs::remove_file(&path).map_err(|e| write_error(&path, e))
+            }
             Destination::Clip {
                 rate,
                 open: Some(clip),
@@ -282,6 +300,22 @@ fn file_name(frame: &FrameMeta, taken: &mut HashSet<PathBuf>) -> PathBuf {
         .into();
     }
     path
+}
+
+/// Writes a file whole or not at all: neither a full disk nor a crash leaves half a JPEG behind.
+fn write_whole(path: &Path, part: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let written = std::fs::write(part, bytes).and_then(|()| std::fs::rename(part, path));
+    if written.is_err() {
+        let _ = std::fs::remove_file(part); // it may not even exist
+    }
+    written
+}
+
+fn has_extension(path: &Path, known: &[&str]) -> bool {
+    let extension = path.extension().unwrap_or_default();
+    known
+        .iter()
+        .any(|known| extension.eq_ignore_ascii_case(known))
 }
 
 fn with_cause(error: &SinkError) -> String {
@@ -427,6 +461,17 @@ mod tests {
         // a clock that jumps
         let times = [0, 100, 99_999_999_999, 100_000_000_099, 5];
         assert_eq!(saved_times(Some(10.0), &times), [0, 100, 200, 300, 400]);
+    }
+
+    #[test]
+    fn a_place_without_room_gets_no_half_frames() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, part) = (dir.path().join("a.jpg"), dir.path().join(".part"));
+        std::fs::create_dir(&path).unwrap(); // a folder cannot be replaced by a file
+        assert!(write_whole(&path, &part, b"jpeg").is_err());
+        assert!(!part.exists());
+        assert!(write_whole(&dir.path().join("b.jpg"), &part, b"jpeg").is_ok());
+        assert!(dir.path().join("b.jpg").exists() && !part.exists());
     }
 
     #[test]
