@@ -5,8 +5,10 @@ pub mod camera;
 mod child;
 pub mod decode;
 pub mod files;
+mod not_empty;
 pub mod pattern;
 mod pipe;
+mod place;
 pub mod program;
 mod program_log;
 pub mod raw;
@@ -17,11 +19,15 @@ pub(crate) mod y4m;
 use crate::avi::AviError;
 use crate::capture::decode::{DecodeError, ImageError};
 use crate::clock::{Clock, MonoTime};
+use crate::escape;
 use crate::frame::{Frame, FrameMeta, FramePool, PixelFormat, PooledBuf};
 use crate::geometry::Size;
 use crossbeam_channel::Receiver;
+use not_empty::NotEmpty;
 use pipe::Pipe;
+use place::Place;
 use program::ProgramSource;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsFd;
@@ -33,7 +39,7 @@ use std::time::{Duration, Instant};
 /// Buffers that a source keeps for reuse: one being filled, one in the queue, two in use by readers.
 const POOL_BUFFERS: usize = 4;
 
-/// Extensions of clips that ffmpeg reads, lower case.
+/// Extensions of clips, lower case.
 const CLIP_EXTENSIONS: [&str; 10] = [
     "mp4", "mkv", "mov", "webm", "m4v", "mpg", "ts", "mjpeg", "mjpg", "avi",
 ];
@@ -108,6 +114,22 @@ pub enum CaptureError {
     /// A clip cannot be read.
     #[error(transparent)]
     Clip(#[from] AviError),
+    /// A clip that neither the own reader nor ffmpeg can read.
+    #[error("{own}; {ffmpeg}")]
+    UnknownClip {
+        /// What the own reader found.
+        own: AviError,
+        /// What ffmpeg found, or that it is missing.
+        ffmpeg: String,
+    },
+    /// A source that ended without one readable frame.
+    #[error("'{name}' gave not one readable frame: {reason}")]
+    NothingRead {
+        /// The source.
+        name: String,
+        /// What was there instead.
+        reason: String,
+    },
     /// A file or folder cannot be read.
     #[error("cannot read the source '{}'", path.display())]
     Read {
@@ -117,10 +139,12 @@ pub enum CaptureError {
         source: std::io::Error,
     },
     /// A folder without images.
-    #[error("no images (JPEG, PNG, WebP, BMP) in the folder '{}'", path.display())]
+    #[error("no images (JPEG, PNG, WebP, BMP) in the folder '{}'{others}", path.display())]
     EmptyFolder {
         /// The folder.
         path: PathBuf,
+        /// What is in it instead.
+        others: String,
     },
     /// A folder of which no image can be read.
     #[error("none of the {images} images of '{}' can be read: the reasons are above", path.display())]
@@ -180,15 +204,17 @@ impl CaptureError {
 pub enum SourceSpec {
     /// A camera device path.
     Camera(PathBuf),
-    /// A Motion-JPEG AVI clip.
+    /// A clip in a file.
     Clip(PathBuf),
     /// A folder of images, or one image.
     Images(PathBuf),
     /// Raw frames on standard input.
     Stdin,
+    /// Raw frames from a named pipe.
+    Pipe(PathBuf),
     /// The moving test pattern: this many frames, or endless.
     Pattern(Option<u64>),
-    /// A file or address that ffmpeg reads.
+    /// An address that ffmpeg reads.
     Ffmpeg(String),
     /// A Jetson's CSI camera, by sensor id.
     Csi(u32),
@@ -209,12 +235,13 @@ impl SourceSpec {
     pub fn name(&self) -> String {
         let file = |path: &Path| {
             let name = path.file_name().unwrap_or(path.as_os_str());
-            name.to_string_lossy().into_owned()
+            escape::name(name)
         };
         match self {
-            SourceSpec::Camera(path) | SourceSpec::Clip(path) | SourceSpec::Images(path) => {
-                file(path)
-            }
+            SourceSpec::Camera(path)
+            | SourceSpec::Clip(path)
+            | SourceSpec::Images(path)
+            | SourceSpec::Pipe(path) => file(path),
             SourceSpec::Stdin => "stdin".to_owned(),
             SourceSpec::Pattern(_) => "pattern".to_owned(),
             SourceSpec::Ffmpeg(input) if program::is_stream(input) => host(input).to_owned(),
@@ -224,50 +251,90 @@ impl SourceSpec {
         }
     }
 
-    /// Parses a clip, folder, image, `-`, `pattern[:N]`, `csi://N`, `gst:PIPELINE`, address or
-    /// device path.
+    /// Parses a path, `-`, `pattern[:N]`, `csi://N`, `gst:PIPELINE` or an address. What exists under
+    /// this name is that, whatever the name looks like; only else its form decides.
     ///
     /// # Errors
     /// If a number does not parse, or a pipeline's quotes do not match.
-    pub fn parse(text: &str) -> Result<SourceSpec, String> {
+    pub fn parse(text: impl AsRef<OsStr>) -> Result<SourceSpec, String> {
+        let text = text.as_ref();
+        let path = Path::new(text);
+        if text == "-" || text == "/dev/stdin" {
+            return Ok(SourceSpec::Stdin);
+        }
+        if let Some(place) = Place::of(path) {
+            return Ok(SourceSpec::existing(path, place));
+        }
+        if let Some(spec) = text.to_str().and_then(SourceSpec::by_form) {
+            return spec;
+        }
+        Ok(match extension(path).as_deref() {
+            // a camera that is not plugged in yet
+            _ if place::is_device_path(path) => SourceSpec::Camera(path.to_owned()),
+            Some(known) if CLIP_EXTENSIONS.contains(&known) => SourceSpec::Clip(path.to_owned()),
+            _ => SourceSpec::Images(path.to_owned()),
+        })
+    }
+
+    fn existing(path: &Path, place: Place) -> SourceSpec {
+        let extension = extension(path);
+        let is_clip = extension.is_some_and(|e| CLIP_EXTENSIONS.contains(&e.as_str()));
+        match place {
+            Place::Folder => SourceSpec::Images(path.to_owned()),
+            Place::File if files::is_image(path) => SourceSpec::Images(path.to_owned()),
+            // an image without its extension; ffmpeg recognises other formats by the content
+            Place::File if !is_clip && place::begins_as_image(path) => {
+                SourceSpec::Images(path.to_owned())
+            }
+            Place::Pipe if !is_clip => SourceSpec::Pipe(path.to_owned()),
+            Place::File | Place::Pipe => SourceSpec::Clip(path.to_owned()),
+            Place::Camera | Place::Other(_) => SourceSpec::Camera(path.to_owned()),
+        }
+    }
+
+    /// What a text that is no path is, by its form; `None` for one that may be a path.
+    fn by_form(text: &str) -> Option<Result<SourceSpec, String>> {
         if let Some(count) = text.strip_prefix("pattern:") {
             let frames = count
                 .parse()
-                .map_err(|_| format!("expected 'pattern:FRAMES', got '{text}'"))?;
-            return Ok(SourceSpec::Pattern(Some(frames)));
+                .map_err(|_| format!("expected 'pattern:FRAMES', got '{text}'"));
+            return Some(frames.map(|frames| SourceSpec::Pattern(Some(frames))));
         }
         if let Some(sensor) = text.strip_prefix("csi://") {
-            let sensor = sensor.parse();
-            return sensor
-                .map(SourceSpec::Csi)
+            let sensor = sensor
+                .parse()
                 .map_err(|_| format!("expected 'csi://NUMBER' such as 'csi://0', got '{text}'"));
+            return Some(sensor.map(SourceSpec::Csi));
         }
         if let Some(pipeline) = text.strip_prefix("gst:") {
             let words = shlex::split(pipeline).filter(|words| !words.is_empty());
-            return words.map(SourceSpec::Gst).ok_or_else(|| {
+            return Some(words.map(SourceSpec::Gst).ok_or_else(|| {
                 format!(
                     "expected 'gst:PIPELINE' such as 'gst:videotestsrc ! video/x-raw,width=640', \
                      with quotes in pairs, got '{text}'"
                 )
-            });
+            }));
         }
-        let path = PathBuf::from(text);
-        let extension = path
-            .extension()
-            .map(|e| e.to_string_lossy().to_ascii_lowercase());
-        Ok(match extension.as_deref() {
-            _ if text == "-" => SourceSpec::Stdin,
-            _ if text == "pattern" => SourceSpec::Pattern(None),
-            _ if text.starts_with("/dev/") => SourceSpec::camera(text),
-            _ if text.contains("://") => SourceSpec::Ffmpeg(text.to_owned()),
-            Some("avi") => SourceSpec::Clip(path),
-            Some(known) if files::EXTENSIONS.contains(&known) => SourceSpec::Images(path),
-            Some(known) if CLIP_EXTENSIONS.contains(&known) => SourceSpec::Ffmpeg(text.to_owned()),
-            // ffmpeg recognises other formats by the content of the file
-            Some(_) if path.is_file() => SourceSpec::Ffmpeg(text.to_owned()),
-            _ => SourceSpec::Images(path),
-        })
+        match text {
+            "pattern" => Some(Ok(SourceSpec::Pattern(None))),
+            _ if is_address(text) => Some(Ok(SourceSpec::Ffmpeg(text.to_owned()))),
+            _ => None,
+        }
     }
+}
+
+/// Lower-case extension of a path.
+fn extension(path: &Path) -> Option<String> {
+    let extension = path.extension()?.to_str()?;
+    Some(extension.to_ascii_lowercase())
+}
+
+/// Whether a text has the form `scheme://…` (RFC 3986).
+fn is_address(text: &str) -> bool {
+    let of_scheme = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
+    text.split_once("://").is_some_and(|(scheme, _)| {
+        scheme.starts_with(|c: char| c.is_ascii_alphabetic()) && scheme.chars().all(of_scheme)
+    })
 }
 
 /// Host and port of an address; credentials and path are left out, since the name is logged.
@@ -302,21 +369,24 @@ pub struct CaptureOptions {
 /// If it is missing, cannot be read, or cannot be used with these options.
 pub fn open(spec: &SourceSpec, options: &CaptureOptions) -> Result<Box<dyn Source>, CaptureError> {
     Ok(match spec {
-        SourceSpec::Camera(path) => open_camera(path, options)?,
-        // the built-in reader needs a file, and would wait for a writer whatever the stop
-        SourceSpec::Clip(path) if is_pipe(path) => {
-            Box::new(ProgramSource::ffmpeg(&path.to_string_lossy(), options)?)
+        SourceSpec::Camera(path) => {
+            place::refuse_what_is_no_camera(path)?;
+            open_camera(path, options)?
         }
-        SourceSpec::Clip(path) => match video::ClipSource::open(path, options) {
-            Ok(clip) => Box::new(clip),
-            // other codecs need ffmpeg; without it, the error about the codec is the helpful one
-            Err(CaptureError::Clip(AviError::Codec { .. })) if program::is_installed("ffmpeg") => {
-                Box::new(ProgramSource::ffmpeg(&path.to_string_lossy(), options)?)
-            }
-            Err(error) => return Err(error),
-        },
+        // the built-in reader needs a file, and would wait for a writer whatever the stop
+        SourceSpec::Clip(path) if is_pipe(path) => Box::new(ProgramSource::clip(path, options)?),
+        SourceSpec::Clip(path) => video::open(path, options)?,
         SourceSpec::Images(path) => Box::new(files::ImageSource::open(path, options)?),
-        SourceSpec::Stdin => Box::new(raw::RawSource::open(stdin(options)?, options)?),
+        SourceSpec::Stdin => {
+            let frames = raw::RawSource::open(stdin(options)?, options)?;
+            Box::new(NotEmpty::new(frames, &options.stop))
+        }
+        SourceSpec::Pipe(path) => {
+            let pipe = Pipe::named(path, options)?;
+            let frames = raw::RawSource::open(Box::new(pipe), options)?;
+            let frames = frames.named(escape::name(path.as_os_str()));
+            Box::new(NotEmpty::new(frames, &options.stop))
+        }
         SourceSpec::Pattern(frames) => Box::new(pattern::PatternSource::new(*frames, options)),
         SourceSpec::Ffmpeg(input) if program::is_stream(input) => {
             let (input, requested) = (input.clone(), options.clone());
@@ -424,6 +494,7 @@ impl Framer {
                 format,
                 decode: began.elapsed(),
                 name: None,
+                position: None,
             },
             pixels: Arc::new(data),
         })
@@ -461,9 +532,11 @@ mod tests {
             ("a/clip.AVI", S::Clip("a/clip.AVI".into())),
             ("a/b.PNG", S::Images("a/b.PNG".into())),
             ("frames", S::Images("frames".into())),
-            ("x.mp4", S::Ffmpeg("x.mp4".into())),
-            ("Cargo.toml", S::Ffmpeg("Cargo.toml".into())),
+            ("x.mp4", S::Clip("x.mp4".into())),
+            ("Cargo.toml", S::Clip("Cargo.toml".into())),
             ("no.wmv", S::Images("no.wmv".into())),
+            ("12:30:00.mp4", S::Clip("12:30:00.mp4".into())),
+            ("a b://c.mp4", S::Clip("a b://c.mp4".into())),
             (
                 "rtsp://camera/stream",
                 S::Ffmpeg("rtsp://camera/stream".into()),

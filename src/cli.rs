@@ -14,6 +14,7 @@ mod window;
 
 use crate::config::{DetectorSettings, Resolved, Settings, resolve};
 use crate::detect::{Detector, DetectorOptions};
+use crate::escape::{self, Printable};
 use crate::model::{Model, ModelError};
 use clap::{Parser, Subcommand};
 use exit::{
@@ -21,7 +22,8 @@ use exit::{
     engine_failure,
 };
 use overlap::{keep_apart, keep_clip};
-use std::io;
+use std::ffi::OsString;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 pub use exit::Failure;
@@ -100,6 +102,28 @@ fn print_failure(error: io::Error) -> Failure {
             format!("cannot write to standard output: {error}"),
         ),
     }
+}
+
+/// Prints what the parser of the command line has to say, help among it, and returns the exit code.
+/// clap repeats arguments as they were given, which may be the names of files.
+pub fn explain(error: &clap::Error) -> u8 {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let shown = args
+        .iter()
+        .map(|arg| Printable(escape::name(arg)).to_string());
+    let shown: Vec<OsString> = shown.map(OsString::from).collect();
+    let _ = match shown == args {
+        true => error.print(),
+        // the same mistake in arguments that a terminal can show
+        false => match Cli::try_parse_from(shown) {
+            Err(harmless) if harmless.kind() == error.kind() => harmless.print(),
+            _ => {
+                let text = escape::lines(&error.render().to_string());
+                write!(std::io::stderr(), "{text}")
+            }
+        },
+    };
+    u8::try_from(error.exit_code()).unwrap_or(USAGE)
 }
 
 /// The model named, or the one built in.

@@ -17,6 +17,7 @@ mod documented;
 mod error;
 mod file;
 mod merge;
+mod os_text;
 pub mod reload;
 mod threshold;
 pub mod values;
@@ -35,6 +36,7 @@ use crate::sink::jsonl::file::LogOptions;
 use crate::units::{Bytes, DAY_MS, Interval};
 use error::did_you_mean;
 use serde::{Deserialize, Deserializer, Serialize};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use values::{CameraName, Device, Fps, FrameSize, RotateSize, Whole};
@@ -75,11 +77,12 @@ pub struct SourceSettings {
     /// is given]
     #[arg(long, value_name = "CAMERA", conflicts_with = "source")]
     pub device: Option<Device>,
-    /// Clip, image, folder of images, '-' for raw frames on standard input, an address that ffmpeg
-    /// can read such as 'rtsp://ADDRESS', 'csi://N', 'gst:PIPELINE', or a test pattern,
-    /// 'pattern' or 'pattern:FRAMES'; not together with a device [default: none]
-    #[arg(long, value_name = "FILE|DIR|ADDRESS|-|pattern")]
-    pub source: Option<String>,
+    /// Clip, image, folder of images, '-' or a named pipe for raw frames, an address that ffmpeg can
+    /// read such as 'rtsp://ADDRESS', 'csi://N', 'gst:PIPELINE', or a test pattern, 'pattern' or
+    /// 'pattern:FRAMES'; not together with a device [default: none]
+    #[arg(long, value_name = "FILE|DIR|ADDRESS|-|pattern", value_parser = os_text::parser::<OsString>())]
+    #[serde(with = "os_text")]
+    pub source: Option<OsString>,
     /// Requested frame size of V4L2 and CSI cameras; size of raw frames and of the pattern
     /// [default: 1280x720 for cameras]
     #[arg(long, value_name = "WxH")]
@@ -106,7 +109,8 @@ pub struct SourceSettings {
 #[serde(default)]
 pub struct EngineSettings {
     /// Model manifest, or weights with the manifest beside them [default: the model built in]
-    #[arg(long, value_name = "PATH", value_parser = values::path)]
+    #[arg(long, value_name = "PATH", value_parser = os_text::parser::<PathBuf>())]
+    #[serde(with = "os_text")]
     pub model: Option<PathBuf>,
     /// Engine that runs the network [default: auto]
     #[arg(long, value_name = "ENGINE", value_parser = choice::parser::<EngineChoice>())]
@@ -159,8 +163,9 @@ pub struct OutputSettings {
     #[arg(long, num_args = 0, default_missing_value = "true")]
     pub headless: Option<bool>,
     /// Save annotated frames: a folder for JPEGs, or a file ending in .avi, which plays a live
-    /// source as fast as its frames came [default: none]
-    #[arg(long, value_name = "DIR|FILE.avi", value_parser = values::path)]
+    /// source as fast as its frames came and a clip at its own times [default: none]
+    #[arg(long, value_name = "DIR|FILE.avi", value_parser = os_text::parser::<PathBuf>())]
+    #[serde(with = "os_text")]
     pub save: Option<PathBuf>,
 }
 
@@ -169,8 +174,9 @@ pub struct OutputSettings {
 #[serde(default)]
 pub struct LogSettings {
     /// Append one JSON line a frame to this file, '-' = standard output [default: none]
-    #[arg(long, value_name = "PATH|-")]
-    pub jsonl: Option<String>,
+    #[arg(long, value_name = "PATH|-", value_parser = os_text::parser::<PathBuf>())]
+    #[serde(with = "os_text")]
+    pub jsonl: Option<PathBuf>,
     /// Begin a new log file before one exceeds this size [default: never]
     #[arg(long, value_name = "BYTES")]
     pub rotate_size: Option<RotateSize>,

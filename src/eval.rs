@@ -11,6 +11,7 @@ pub mod dataset;
 mod images;
 pub mod predictions;
 pub mod report;
+mod tar_index;
 pub mod voc;
 
 use crate::detection::Detection;

@@ -58,8 +58,10 @@ pub struct FrameMeta {
     pub format: PixelFormat,
     /// Time spent converting the source's format to RGB.
     pub decode: Duration,
-    /// File name where every frame is a file of its own.
+    /// File name where every frame is a file of its own; bytes that are not UTF-8 as `\xNN`.
     pub name: Option<Arc<str>>,
+    /// Time within a clip, by the clip's own clock, where it has one.
+    pub position: Option<Duration>,
 }
 
 /// One frame, decoded to packed RGB.
@@ -87,6 +89,7 @@ impl Frame {
                 format: PixelFormat::Rgb8,
                 decode: Duration::ZERO,
                 name: None,
+                position: None,
             },
             pixels: Arc::new(PooledBuf::from(rgb)),
         }

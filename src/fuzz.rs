@@ -33,17 +33,18 @@ const MOST_PIXELS: usize = 1 << 16;
 /// A Motion-JPEG clip.
 ///
 /// # Panics
-/// Unless every JPEG is the payload of a chunk of the file, in the file's order, and a clip that is
-/// written from them reads back the same.
+/// Unless every JPEG follows the header of a chunk of the file, has the length that the header says
+/// or ends where that length cannot be right, and comes in the file's order; and unless a clip that
+/// is written from them reads back the same.
 pub fn avi(bytes: &[u8]) -> String {
     let file = Scratch::with(bytes);
     let mut reader = match AviReader::open(file.path()) {
         Ok(reader) => reader,
         Err(error) => return kind(&error),
     };
-    assert!(reader.size().area() > 0 && reader.fps() > 0.0 && reader.fps().is_finite());
+    assert!(reader.fps().is_none_or(|fps| fps.is_normal() && fps > 0.0));
     let (mut jpegs, mut jpeg) = (Vec::new(), Vec::new());
-    let mut behind = 0;
+    let (mut behind, mut position) = (0, None);
     let end = loop {
         match reader.next_jpeg(&mut jpeg) {
             Ok(true) => {}
@@ -51,6 +52,9 @@ pub fn avi(bytes: &[u8]) -> String {
             Err(error) => break kind(&error),
         }
         behind = payload_behind(bytes, behind, &jpeg).expect("a JPEG that is no chunk of the file");
+        assert_eq!(reader.position().is_some(), reader.fps().is_some());
+        assert!(reader.position() > position || reader.fps().is_none());
+        position = reader.position();
         jpegs.push(jpeg.clone());
     };
     let written = Scratch::with(&[]);
@@ -63,12 +67,14 @@ pub fn avi(bytes: &[u8]) -> String {
 
 /// The end of the first chunk at or behind `from` that holds these frame bytes.
 fn payload_behind(bytes: &[u8], from: usize, jpeg: &[u8]) -> Option<usize> {
-    let len = u32::try_from(jpeg.len()).ok()?.to_le_bytes();
     (from + 8..=bytes.len().checked_sub(jpeg.len())?)
         .find(|&at| {
-            let head = &bytes[at - 6..at];
-            (head.starts_with(b"dc") || head.starts_with(b"db"))
-                && head[2..] == len
+            let (name, len) = bytes[at - 8..at].split_at(4);
+            let len = u32::from_le_bytes([len[0], len[1], len[2], len[3]]) as usize;
+            let is_name = name[..2].iter().all(u8::is_ascii_digit)
+                && name[2..].iter().all(u8::is_ascii_alphabetic);
+            is_name
+                && (len == jpeg.len() || len > bytes.len() - at)
                 && bytes[at..].starts_with(jpeg)
         })
         .map(|at| at + jpeg.len())

@@ -51,6 +51,8 @@ pub mod detection;
 #[doc(hidden)]
 pub mod engine;
 #[doc(hidden)]
+pub mod escape;
+#[doc(hidden)]
 pub mod eval;
 #[doc(hidden)]
 pub mod event;

@@ -173,6 +173,12 @@ pub enum SinkError {
     /// A clip cannot be written.
     #[error(transparent)]
     Clip(#[from] crate::avi::AviError),
+    /// A name of a clip in a format that is not written.
+    #[error("cannot save a clip as '{}': expected a folder, for JPEGs, or a file ending in '.avi'", path.display())]
+    NoClip {
+        /// The name.
+        path: PathBuf,
+    },
     /// The output's options are not valid.
     #[error("settings table [{table}]: {reason}")]
     Options {

@@ -321,7 +321,7 @@ fn unpadded<'a>(
         PixelFormat::Rgb8 => 3 * size.width as usize,
         // I420 is not among FORMATS: its planes have different strides
         PixelFormat::Gray8 | PixelFormat::Nv12 | PixelFormat::I420 => size.width as usize,
-        PixelFormat::Yuyv | PixelFormat::Uyvy => 2 * size.width as usize,
+        PixelFormat::Yuyv | PixelFormat::Uyvy => 2 * (size.width as usize).next_multiple_of(2),
     };
     if stride <= row {
         // some drivers report the whole page-aligned buffer as used

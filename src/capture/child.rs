@@ -19,6 +19,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::os::fd::OwnedFd;
@@ -30,7 +31,7 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub(super) struct Launch {
     pub(super) program: String,
-    pub(super) args: Vec<String>,
+    pub(super) args: Vec<OsString>,
     /// How to install the program, for the error if it is missing.
     pub(super) install: &'static str,
     /// The source that it reads, for messages; without passwords.
@@ -106,6 +107,12 @@ impl Child {
     /// `BrokenPipe` after [`Child::end`].
     pub(super) fn data(&mut self) -> io::Result<&mut BufReader<Pipe>> {
         self.data.as_mut().ok_or(io::ErrorKind::BrokenPipe.into())
+    }
+
+    /// See [`ProgramLog::frame_time`].
+    pub(super) fn frame_time(&mut self, frame: u64) -> Option<i64> {
+        let pipe = self.data.as_mut()?.get_mut();
+        pipe.log.as_mut()?.frame_time(frame)
     }
 
     /// Deadline of reads, see [`Pipe::set_deadline`].
@@ -230,7 +237,7 @@ mod tests {
     fn shell(script: &str) -> Child {
         let launch = Launch {
             program: "sh".to_owned(),
-            args: vec!["-c".to_owned(), script.to_owned()],
+            args: vec!["-c".into(), script.into()],
             install: "",
             input: "test".to_owned(),
         };

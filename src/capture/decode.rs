@@ -161,7 +161,10 @@ pub fn frame_len(format: PixelFormat, size: Size) -> usize {
     match format {
         PixelFormat::Rgb8 => 3 * size.area(),
         PixelFormat::Gray8 => size.area(),
-        PixelFormat::Yuyv | PixelFormat::Uyvy => 2 * size.area().next_multiple_of(2),
+        // two pixels share their colour: a row of odd width ends with half a pair, as ffmpeg has it
+        PixelFormat::Yuyv | PixelFormat::Uyvy => {
+            2 * (size.width as usize).next_multiple_of(2) * size.height as usize
+        }
         PixelFormat::Nv12 | PixelFormat::I420 => {
             size.area() + chroma_rows * (size.width as usize).next_multiple_of(2)
         }
@@ -180,7 +183,7 @@ fn yuv_to_rgb(
     let stride = 3 * width;
     let packed = YuvPackedImage {
         yuy: bytes,
-        yuy_stride: 2 * width,
+        yuy_stride: 2 * width.next_multiple_of(2),
         width,
         height,
     };

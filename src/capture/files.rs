@@ -1,15 +1,21 @@
-//! A folder of images, each a frame, in natural name order; or one image.
+//! A folder of images, each a frame, in natural name order; or one image. Hidden files are passed
+//! over, and what is not read is said.
 
+use super::place::Place;
 use super::{CaptureError, CaptureOptions, Framer, Next, Source};
 use crate::capture::decode::{ImageError, load_image};
+use crate::escape;
 use crate::frame::{PixelFormat, PooledBuf};
 use crate::geometry::Size;
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
 /// Extensions of image files, lower case.
-pub const EXTENSIONS: [&str; 5] = ["jpg", "jpeg", "png", "webp", "bmp"];
+const EXTENSIONS: [&str; 11] = [
+    "jpg", "jpeg", "jpe", "jfif", "jif", "pjpeg", "pjp", "png", "webp", "bmp", "dib",
+];
 
 /// Reads images one after the other; one that cannot be read is reported and skipped.
 pub struct ImageSource {
@@ -36,23 +42,22 @@ impl ImageSource {
             source,
         };
         let folder = std::fs::metadata(path).map_err(read)?.is_dir();
-        let images = if folder {
-            let mut found = Vec::new();
-            for entry in std::fs::read_dir(path).map_err(read)? {
-                let entry = entry.map_err(read)?.path();
-                if is_image(&entry) {
-                    found.push(entry);
+        let images = match folder {
+            false => vec![path.to_owned()],
+            true => {
+                let listing = Listing::of(path).map_err(read)?;
+                let others = listing.others();
+                if listing.images.is_empty() {
+                    return Err(CaptureError::EmptyFolder {
+                        path: path.to_owned(),
+                        others: others.map_or_else(String::new, |others| format!(": {others}")),
+                    });
                 }
+                if let Some(others) = others {
+                    tracing::info!("of '{}' {others}", escape::name(path.as_os_str()));
+                }
+                listing.images
             }
-            if found.is_empty() {
-                return Err(CaptureError::EmptyFolder {
-                    path: path.to_owned(),
-                });
-            }
-            found.sort_by(|a, b| natural_order(&a.to_string_lossy(), &b.to_string_lossy()));
-            found
-        } else {
-            vec![path.to_owned()]
         };
         Ok(ImageSource {
             path: path.to_owned(),
@@ -65,6 +70,83 @@ impl ImageSource {
         })
     }
 }
+
+/// The entries of a folder.
+#[derive(Default)]
+struct Listing {
+    /// In natural order.
+    images: Vec<PathBuf>,
+    folders: usize,
+    /// Files that are no images, by the ends of their names.
+    files: BTreeMap<String, usize>,
+}
+
+impl Listing {
+    fn of(folder: &Path) -> std::io::Result<Listing> {
+        let mut listing = Listing::default();
+        for entry in std::fs::read_dir(folder)? {
+            listing.add(entry?.path());
+        }
+        let bytes = |path: &Path| {
+            path.file_name()
+                .map(|name| name.as_encoded_bytes().to_vec())
+        };
+        let mut named: Vec<_> = listing.images.drain(..).map(|p| (bytes(&p), p)).collect();
+        named.sort_by(|(a, _), (b, _)| {
+            natural_order(a.as_deref().unwrap_or(&[]), b.as_deref().unwrap_or(&[]))
+        });
+        listing.images = named.into_iter().map(|(_, path)| path).collect();
+        Ok(listing)
+    }
+
+    fn add(&mut self, path: PathBuf) {
+        let name = path.file_name().unwrap_or_default();
+        if name.as_encoded_bytes().starts_with(b".") {
+            // macOS keeps a file's attributes in `._a.jpg`, editors their copies in others
+            tracing::debug!("left out, hidden: '{}'", escape::name(name));
+            return;
+        }
+        match Place::of(&path) {
+            // a link to nothing is an image that cannot be read, and is reported as one
+            Some(Place::File) | None if is_image(&path) => self.images.push(path),
+            Some(Place::Folder) => self.folders += 1,
+            Some(Place::File) => {
+                let end = super::extension(&path).unwrap_or_default();
+                *self.files.entry(end).or_default() += 1;
+            }
+            place => {
+                let what = place.map_or("a link to nothing", Place::what);
+                tracing::info!("left out, {what}: '{}'", escape::name(name));
+            }
+        }
+    }
+
+    /// What is not read, in words.
+    fn others(&self) -> Option<String> {
+        let mut parts = Vec::new();
+        let files: usize = self.files.values().sum();
+        if files > 0 {
+            let ends = self.files.keys().map(|end| match end.as_str() {
+                "" => "no extension".to_owned(),
+                end => format!(".{end}"),
+            });
+            let ends = ends.take(MOST_ENDS).collect::<Vec<_>>().join(", ");
+            let more = if self.files.len() > MOST_ENDS {
+                ", …"
+            } else {
+                ""
+            };
+            parts.push(format!("{files} files of other kinds ({ends}{more})"));
+        }
+        if self.folders > 0 {
+            parts.push(format!("{} folders", self.folders));
+        }
+        (!parts.is_empty()).then(|| format!("{} are left out", parts.join(" and ")))
+    }
+}
+
+/// Kinds of files that a message names.
+const MOST_ENDS: usize = 8;
 
 impl Source for ImageSource {
     fn next(&mut self) -> Result<Next, CaptureError> {
@@ -83,7 +165,7 @@ impl Source for ImageSource {
             load(&path).map(|(size, rgb)| (size, PooledBuf::from(rgb)))
         })?;
         self.any_read = true;
-        frame.meta.name = path.file_name().map(|name| name.to_string_lossy().into());
+        frame.meta.name = path.file_name().map(|name| escape::name(name).into());
         Ok(Next::Frame(frame))
     }
 
@@ -92,7 +174,8 @@ impl Source for ImageSource {
     }
 
     fn describe(&self) -> String {
-        format!("{} ({} images)", self.path.display(), self.images.len())
+        let name = escape::name(self.path.as_os_str());
+        format!("{name} ({} images)", self.images.len())
     }
 
     fn fps(&self) -> Option<f64> {
@@ -100,7 +183,8 @@ impl Source for ImageSource {
     }
 }
 
-/// Loads an image of a folder. A named pipe among them would wait for a writer, whatever the stop.
+/// Loads an image of a folder. A named pipe that has taken its place would wait for a writer,
+/// whatever the stop.
 fn load_file(path: &Path) -> Result<(Size, Vec<u8>), ImageError> {
     match std::fs::metadata(path) {
         Ok(metadata) if !metadata.is_file() => Err(ImageError::Read {
@@ -111,43 +195,44 @@ fn load_file(path: &Path) -> Result<(Size, Vec<u8>), ImageError> {
     }
 }
 
-fn is_image(path: &Path) -> bool {
-    let extension = path
-        .extension()
-        .map(|e| e.to_string_lossy().to_ascii_lowercase());
-    extension.is_some_and(|e| EXTENSIONS.contains(&e.as_str()))
+/// Whether a file is one of the images that are read, by its extension.
+pub(super) fn is_image(path: &Path) -> bool {
+    super::extension(path).is_some_and(|end| EXTENSIONS.contains(&end.as_str()))
 }
 
-/// Orders `frame2` before `frame10`: runs of digits compare as numbers.
-fn natural_order(a: &str, b: &str) -> Ordering {
+/// Orders `frame2` before `frame10`: runs of digits compare as numbers. Names that are equal then,
+/// such as `f1`, `f01` and `f001`, come in the order of their lengths and bytes, so that the order
+/// does not depend on the file system's.
+fn natural_order(a: &[u8], b: &[u8]) -> Ordering {
+    let tie = a.len().cmp(&b.len()).then_with(|| a.cmp(b));
     let (mut a, mut b) = (a, b);
     loop {
-        let (digits_a, digits_b) = (leading_digits(a), leading_digits(b));
+        let ((digits_a, rest_a), (digits_b, rest_b)) = (split_digits(a), split_digits(b));
         if !digits_a.is_empty() && !digits_b.is_empty() {
-            let (x, y) = (
-                digits_a.trim_start_matches('0'),
-                digits_b.trim_start_matches('0'),
-            );
+            let (x, y) = (without_zeros(digits_a), without_zeros(digits_b));
             let order = x.len().cmp(&y.len()).then_with(|| x.cmp(y));
             if order != Ordering::Equal {
                 return order;
             }
-            (a, b) = (&a[digits_a.len()..], &b[digits_b.len()..]);
+            (a, b) = (rest_a, rest_b);
             continue;
         }
-        let (mut chars_a, mut chars_b) = (a.chars(), b.chars());
-        match (chars_a.next(), chars_b.next()) {
-            (Some(x), Some(y)) if x == y => (a, b) = (chars_a.as_str(), chars_b.as_str()),
-            (x, y) => return x.cmp(&y),
+        match (a.split_first(), b.split_first()) {
+            (None, None) => return tie,
+            (Some((x, rest_a)), Some((y, rest_b))) if x == y => (a, b) = (rest_a, rest_b),
+            (x, y) => return x.map(|(x, _)| x).cmp(&y.map(|(y, _)| y)),
         }
     }
 }
 
-fn leading_digits(text: &str) -> &str {
-    let end = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
-    &text[..end]
+fn split_digits(text: &[u8]) -> (&[u8], &[u8]) {
+    let end = text.iter().position(|byte| !byte.is_ascii_digit());
+    text.split_at(end.unwrap_or(text.len()))
+}
+
+fn without_zeros(digits: &[u8]) -> &[u8] {
+    let start = digits.iter().position(|&digit| digit != b'0');
+    &digits[start.unwrap_or(digits.len())..]
 }
 
 #[cfg(test)]
@@ -185,13 +270,49 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_among_the_pictures_is_a_damaged_one() {
+    fn the_order_is_the_same_however_the_folder_is_listed() {
+        let sorted = [
+            "B", "a", "f1", "f01", "f001", "f1a", "f2", "f02b", "f10", "g", "é",
+        ];
+        for seed in 0..50 {
+            let mut names = sorted.map(str::to_owned);
+            fastrand::Rng::with_seed(seed).shuffle(&mut names);
+            names.sort_by(|a, b| natural_order(a.as_bytes(), b.as_bytes()));
+            assert_eq!(names, sorted);
+        }
+        // names that differ only in bytes that are no text are no equals either
+        assert_eq!(natural_order(b"n\xe8", b"n\xe9"), Ordering::Less);
+        assert_eq!(natural_order(b"7", b"07"), Ordering::Less);
+    }
+
+    #[test]
+    fn hidden_files_and_what_is_no_file_are_no_pictures() {
         let dir = tempfile::tempdir().unwrap();
-        let pipe = dir.path().join("a.jpg");
-        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let mut source = ImageSource::open(dir.path(), &test_options()).unwrap();
-        let error = source.next().unwrap_err();
-        assert!(error.is_damaged_frame(), "{error}");
+        let at = |name: &str| dir.path().join(name);
+        for name in [
+            "a.jpg",
+            "b.JFIF",
+            "c.jpe",
+            "._a.jpg",
+            ".DS_Store",
+            "x.heic",
+            "y",
+            "z.heic",
+        ] {
+            std::fs::write(at(name), b"bytes").unwrap();
+        }
+        std::fs::create_dir(at("folder.jpg")).unwrap();
+        nix::unistd::mkfifo(&at("pipe.jpg"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        std::os::unix::fs::symlink("nowhere", at("link.jpg")).unwrap();
+        std::os::unix::fs::symlink("nowhere", at("link")).unwrap();
+        let listing = Listing::of(dir.path()).unwrap();
+        let names = listing.images.iter().map(|path| path.file_name().unwrap());
+        assert_eq!(
+            names.collect::<Vec<_>>(),
+            ["a.jpg", "b.JFIF", "c.jpe", "link.jpg"]
+        );
+        let others = "3 files of other kinds (no extension, .heic) and 1 folders are left out";
+        assert_eq!(listing.others().unwrap(), others);
     }
 
     #[test]

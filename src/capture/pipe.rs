@@ -2,13 +2,17 @@
 //! it waits for data.
 
 use super::program_log::ProgramLog;
+use super::{CaptureError, CaptureOptions};
 use crate::clock::{Clock, MonoTime};
 use crossbeam_channel::{Receiver, TryRecvError};
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Interval between checks of the stop signal while waiting, in ms.
@@ -49,6 +53,25 @@ impl Pipe {
             clock: Arc::clone(clock),
             deadline: None,
         }
+    }
+
+    /// A named pipe, which may get its writer later: only the reads wait, so that a stop ends them.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub(super) fn named(path: &Path, options: &CaptureOptions) -> Result<Pipe, CaptureError> {
+        let failed = |source| CaptureError::Read {
+            path: path.to_owned(),
+            source,
+        };
+        let data = File::options()
+            .read(true)
+            .custom_flags(OFlag::O_NONBLOCK.bits())
+            .open(path)
+            .map_err(failed)?;
+        // the opening alone must not wait
+        fcntl(&data, FcntlArg::F_SETFL(OFlag::empty())).map_err(|e| failed(e.into()))?;
+        Ok(Pipe::new(data, None, &options.stop, &options.clock))
     }
 
     /// Reads after this time fail with [`io::ErrorKind::TimedOut`].

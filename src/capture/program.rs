@@ -3,13 +3,15 @@
 
 use super::child::{Child, Launch, version};
 use super::pipe::is_stop;
-use super::program_log::without_passwords;
+use super::program_log::{NO_STREAM, lacks_times, without_passwords};
 use super::y4m::{self, FrameReader, Header};
 use super::{CaptureError, CaptureOptions, Framer, Next, Source};
 use crate::capture::decode::{YuvCoding, to_rgb};
+use crate::escape;
 use crate::geometry::Size;
-use crossbeam_channel::never;
+use std::ffi::{OsStr, OsString};
 use std::io;
+use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -19,6 +21,12 @@ const START_TIME: Duration = Duration::from_secs(15);
 /// Mode of a CSI camera if none is requested.
 const CSI_SIZE: Size = Size::new(1280, 720);
 const CSI_FPS: f64 = 30.0;
+
+/// Filters that print the time of each frame, in microseconds, on descriptor 1: Y4M has no times.
+/// `print` passes over frames without metadata, so each gets a value first; `direct` prints a line
+/// with its frame and not in blocks. Where ffmpeg lacks that, times stay unknown.
+const FRAME_TIMES: &str =
+    "settb=AVTB,metadata=add:key=vovcam:value=0,metadata=print:file=-:direct=1";
 
 const FFMPEG: &str = "ffmpeg";
 const GSTREAMER: &str = "gst-launch-1.0";
@@ -40,6 +48,8 @@ pub struct ProgramSource {
     options: CaptureOptions,
     /// Whether a frame has arrived.
     any_frame: bool,
+    /// Time of the clip's first frame in µs, by the clip's own clock.
+    began: Option<i64>,
 }
 
 struct Running {
@@ -56,11 +66,6 @@ enum ReadOutcome {
     End,
     /// The run is stopping.
     Stopped,
-}
-
-/// Whether a program is installed: `PROGRAM -version` succeeds.
-pub fn is_installed(program: &str) -> bool {
-    version(program, &never()).is_some()
 }
 
 /// Whether an address is a live stream (a camera) rather than a clip.
@@ -84,32 +89,48 @@ pub fn is_stream(input: &str) -> bool {
 }
 
 impl ProgramSource {
-    /// A clip or an address, read by ffmpeg. A clip is opened at once, a stream with its first frame.
+    /// An address, read by ffmpeg. A clip is opened at once, a stream with its first frame.
     ///
     /// # Errors
     /// If ffmpeg is missing, or cannot read the clip.
     pub fn ffmpeg(input: &str, options: &CaptureOptions) -> Result<ProgramSource, CaptureError> {
-        let mut args = strings(&["-nostdin", "-v", "error"]);
-        if input.starts_with("rtsp") {
-            // over UDP (ffmpeg's default) lost packets damage frames
-            args.extend(strings(&["-rtsp_transport", "tcp"]));
+        ProgramSource::opened(OsStr::new(input), input, is_stream(input), options)
+    }
+
+    /// A clip in a file, read by ffmpeg.
+    ///
+    /// # Errors
+    /// If ffmpeg is missing, or cannot read the clip.
+    pub fn clip(path: &Path, options: &CaptureOptions) -> Result<ProgramSource, CaptureError> {
+        // without `file:` ffmpeg takes what stands before a colon for a protocol
+        let mut input = OsString::from("file:");
+        input.push(path);
+        ProgramSource::opened(&input, &escape::name(path.as_os_str()), false, options)
+    }
+
+    fn opened(
+        input: &OsStr,
+        name: &str,
+        live: bool,
+        options: &CaptureOptions,
+    ) -> Result<ProgramSource, CaptureError> {
+        let source = |times| {
+            let args = ffmpeg_args(input, live, times, options);
+            ProgramSource::new(launch(FFMPEG, args, INSTALL_FFMPEG, name), live, options)
+        };
+        if live {
+            return Ok(source(false));
         }
-        args.extend(strings(&["-i", input, "-map", "0:v:0"]));
-        // passthrough: by default ffmpeg repeats and drops frames to get a constant rate
-        args.extend(strings(&[frame_rate_option(options), "passthrough"]));
-        // Y4M does not carry matrix and range: convert every input to BT.601 limited range
-        args.extend(strings(&[
-            "-vf",
-            "scale=out_color_matrix=bt601:out_range=tv",
-        ]));
-        args.extend(strings(&["-pix_fmt", "yuv420p", "-f", "yuv4mpegpipe"]));
-        args.extend(strings(&["-flush_packets", "1", "pipe:0"]));
-        let launch = launch(FFMPEG, args, INSTALL_FFMPEG, input);
-        let mut source = ProgramSource::new(launch, is_stream(input), options);
-        if !source.live {
-            source.start()?;
+        let mut timed = source(true);
+        match timed.start() {
+            Ok(()) => Ok(timed),
+            Err(CaptureError::Program { reason, .. }) if lacks_times(&reason) => {
+                let mut untimed = source(false);
+                untimed.start()?;
+                Ok(untimed)
+            }
+            Err(error) => Err(error),
         }
-        Ok(source)
     }
 
     /// A Jetson's CSI camera by number, through NVIDIA's GStreamer elements.
@@ -117,12 +138,15 @@ impl ProgramSource {
         let size = options.size.unwrap_or(CSI_SIZE);
         let fps = options.fps.unwrap_or(CSI_FPS).round().max(1.0);
         let mut args = strings(&["-q", "nvarguscamerasrc"]);
-        args.push(format!("sensor-id={sensor}"));
-        args.push("!".to_owned());
-        args.push(format!(
-            "video/x-raw(memory:NVMM),width={},height={},framerate={fps}/1",
-            size.width, size.height
-        ));
+        args.push(format!("sensor-id={sensor}").into());
+        args.push("!".into());
+        args.push(
+            format!(
+                "video/x-raw(memory:NVMM),width={},height={},framerate={fps}/1",
+                size.width, size.height
+            )
+            .into(),
+        );
         args.extend(strings(&["!", "nvvidconv"]));
         args.extend(y4m_out("video/x-raw,format=I420"));
         let launch = launch(
@@ -137,7 +161,7 @@ impl ProgramSource {
     /// A GStreamer pipeline that ends in raw video; `words` are split as by a shell.
     pub fn gst(words: &[String], options: &CaptureOptions) -> ProgramSource {
         let mut args = strings(&["-q"]);
-        args.extend_from_slice(words);
+        args.extend(words.iter().map(OsString::from));
         args.extend(strings(&["!", "videoconvert"]));
         args.extend(y4m_out("video/x-raw,format=I420,colorimetry=bt601"));
         let input = format!("gst:{}", words.join(" "));
@@ -155,6 +179,7 @@ impl ProgramSource {
             framer: Framer::new(options),
             options: options.clone(),
             any_frame: false,
+            began: None,
         }
     }
 
@@ -203,6 +228,17 @@ impl ProgramSource {
         }
     }
 
+    /// Time of a clip's frame since the clip's first, where the program tells it.
+    fn position(&mut self, frame: u64) -> Option<Duration> {
+        if self.live {
+            return None;
+        }
+        let time = self.running.as_mut()?.child.frame_time(frame)?;
+        let began = *self.began.get_or_insert(time);
+        let since = time.saturating_sub(began);
+        Some(Duration::from_micros(u64::try_from(since).unwrap_or(0)))
+    }
+
     /// The stream has ended: regularly, or because the program failed.
     fn end(&mut self) -> Result<Next, CaptureError> {
         let Some(running) = &mut self.running else {
@@ -215,13 +251,20 @@ impl ProgramSource {
         if success && may_end {
             return Ok(Next::End);
         }
+        if !self.any_frame && status.is_some_and(|status| status.success()) && !self.live {
+            return Err(self.error("it holds no frame".to_owned()));
+        }
         Err(self.error(ending(status, last_line)))
     }
 
     fn no_header(&mut self) -> CaptureError {
         let ended = self.running.as_mut().map(|running| running.child.end());
         let (status, last_line) = ended.unwrap_or_default();
-        self.error(ending(status, last_line))
+        self.error(match (status, last_line) {
+            (_, Some(line)) if line.contains(NO_STREAM) => "it holds no video".to_owned(),
+            (Some(status), None) if status.success() => "it holds no frame".to_owned(),
+            (status, last_line) => ending(status, last_line),
+        })
     }
 
     fn failed(&self, error: &io::Error) -> CaptureError {
@@ -281,7 +324,9 @@ impl Source for ProgramSource {
             // the size was not known when the source was opened
             tracing::info!("{}", self.describe());
         }
-        let (bytes, number) = (&self.bytes, self.framer.next_id);
+        let number = self.framer.next_id;
+        let position = self.position(number);
+        let bytes = &self.bytes;
         self.framer
             .frame(header.format, |pool| {
                 to_rgb(
@@ -292,7 +337,10 @@ impl Source for ProgramSource {
                     pool,
                 )
             })
-            .map(Next::Frame)
+            .map(|mut frame| {
+                frame.meta.position = position;
+                Next::Frame(frame)
+            })
             .map_err(|source| CaptureError::Damaged {
                 frame: number,
                 name: self.name.clone(),
@@ -315,7 +363,7 @@ impl Source for ProgramSource {
     }
 }
 
-fn launch(program: &str, args: Vec<String>, install: &'static str, input: &str) -> Launch {
+fn launch(program: &str, args: Vec<OsString>, install: &'static str, input: &str) -> Launch {
     Launch {
         program: program.to_owned(),
         args,
@@ -324,13 +372,38 @@ fn launch(program: &str, args: Vec<String>, install: &'static str, input: &str) 
     }
 }
 
-fn strings(texts: &[&str]) -> Vec<String> {
-    texts.iter().map(|&text| text.to_owned()).collect()
+fn strings(texts: &[&str]) -> Vec<OsString> {
+    texts.iter().map(OsString::from).collect()
 }
 
 /// The end of every pipeline: YUV4MPEG2 on descriptor 0.
-fn y4m_out(format: &str) -> Vec<String> {
+fn y4m_out(format: &str) -> Vec<OsString> {
     strings(&["!", format, "!", "y4menc", "!", "fdsink", "fd=0"])
+}
+
+/// Arguments of ffmpeg for frames of `input` on descriptor 0, and their `times` on descriptor 1.
+fn ffmpeg_args(input: &OsStr, live: bool, times: bool, options: &CaptureOptions) -> Vec<OsString> {
+    let mut args = strings(&["-nostdin", "-v", "error"]);
+    if live && input.as_encoded_bytes().starts_with(b"rtsp") {
+        // over UDP (ffmpeg's default) lost packets damage frames
+        args.extend(strings(&["-rtsp_transport", "tcp"]));
+    }
+    args.push("-i".into());
+    args.push(input.to_owned());
+    // V: a video and not the cover picture of a song
+    args.extend(strings(&["-map", "0:V:0"]));
+    // passthrough: by default ffmpeg repeats and drops frames to get a constant rate
+    args.extend(strings(&[frame_rate_option(options), "passthrough"]));
+    // Y4M does not carry matrix and range: convert every input to BT.601 limited range
+    let mut filters = "scale=out_color_matrix=bt601:out_range=tv".to_owned();
+    if times {
+        filters.push(',');
+        filters.push_str(FRAME_TIMES);
+    }
+    args.extend(strings(&["-vf", &filters]));
+    args.extend(strings(&["-pix_fmt", "yuv420p", "-f", "yuv4mpegpipe"]));
+    args.extend(strings(&["-flush_packets", "1", "pipe:0"]));
+    args
 }
 
 /// ffmpeg's name of the frame rate option: `-vsync` until 5.0, `-fps_mode` since 5.1.
@@ -441,8 +514,9 @@ mod tests {
                 return skipped("ffmpeg is not installed");
             };
             assert!(made.success());
-            let pixel =
-                first_pixel(ProgramSource::ffmpeg(clip, &super::super::test_options()).unwrap());
+            let pixel = first_pixel(
+                ProgramSource::clip(clip.as_ref(), &super::super::test_options()).unwrap(),
+            );
             assert!(is_red(pixel), "{matrix} {range}: {pixel:?}");
         }
     }
@@ -468,7 +542,8 @@ mod tests {
                 "pattern=solid-color",
                 "foreground-color=0xffc82828",
             ];
-            let words = strings(&[&red[..], &["!", &caps]].concat());
+            let words = [&red[..], &["!", &caps]].concat();
+            let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
             let pixel = first_pixel(ProgramSource::gst(&words, &super::super::test_options()));
             assert!(is_red(pixel), "{colorimetry}: {pixel:?}");
         }
@@ -482,7 +557,7 @@ mod tests {
             ..super::super::test_options()
         };
         let source = ProgramSource::csi(1, &options);
-        let pipeline = source.launch.args.join(" ");
+        let pipeline = source.launch.args.join(OsStr::new(" "));
         assert_eq!(
             pipeline,
             "-q nvarguscamerasrc sensor-id=1 ! \

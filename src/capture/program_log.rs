@@ -2,6 +2,7 @@
 
 use crate::clock::{Clock, MonoTime};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::collections::VecDeque;
 use std::io::{PipeReader, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -17,10 +18,29 @@ pub(super) struct ProgramLog {
     program: String,
     clock: Arc<dyn Clock>,
     line: Vec<u8>,
-    /// The last complete line.
+    /// The last complete line, or one that tells more than those behind it.
     last: Option<String>,
+    /// Number and time in µs of frames that the program announced and that were not asked for yet.
+    times: VecDeque<(u64, i64)>,
     limit: RateLimit,
 }
+
+/// What ffmpeg says of an input without video; in which line, depends on its version.
+pub(super) const NO_STREAM: &str = "matches no streams";
+/// What an ffmpeg says that cannot print the times of frames: an old one, or one built without.
+const NO_TIMES: [&str; 3] = [
+    "Option 'direct' not found",
+    "No such filter: 'metadata'",
+    "No such filter: 'settb'",
+];
+
+/// Whether ffmpeg ended because it cannot print the times of frames.
+pub(super) fn lacks_times(message: &str) -> bool {
+    NO_TIMES.iter().any(|words| message.contains(words))
+}
+
+/// Its advice on an input without video, which is for its own users.
+const MAP_ADVICE: &str = "add a trailing '?' to the map";
 
 /// Limits the lines logged per [`RateLimit::PERIOD`]; further lines are only counted.
 struct RateLimit {
@@ -63,8 +83,20 @@ impl ProgramLog {
             clock: Arc::clone(clock),
             line: Vec::new(),
             last: None,
+            times: VecDeque::new(),
             limit: RateLimit::new(clock.now()),
         }
+    }
+
+    /// Time of a frame in µs, for a frame that has arrived; `None` where the program printed none.
+    pub(super) fn frame_time(&mut self, frame: u64) -> Option<i64> {
+        self.times.retain(|&(number, _)| number >= frame);
+        if self.times.is_empty() {
+            // it is printed before the frame is written
+            self.read_waiting();
+        }
+        let &(number, time) = self.times.front()?;
+        (number == frame).then_some(time)
     }
 
     /// The descriptor to poll; `None` once it is closed.
@@ -84,6 +116,13 @@ impl ProgramLog {
 
     /// Reads and logs what is left in the pipe, without waiting for more; the last complete line.
     pub(super) fn drain(mut self) -> Option<String> {
+        self.read_waiting();
+        self.end_line();
+        self.last
+    }
+
+    /// Reads and logs what is in the pipe, without waiting for more.
+    fn read_waiting(&mut self) {
         // a pipe holds 64 KiB (pipe(7)); output of a grandchild that still runs does not matter
         for _ in 0..32 {
             let Some(fd) = self.fd() else { break };
@@ -93,8 +132,6 @@ impl ProgramLog {
             }
             self.read_available();
         }
-        self.end_line();
-        self.last
     }
 
     fn push(&mut self, bytes: &[u8]) {
@@ -108,9 +145,16 @@ impl ProgramLog {
     }
 
     fn end_line(&mut self) {
-        let text = without_passwords(&String::from_utf8_lossy(&self.line));
+        let line = String::from_utf8_lossy(&self.line);
+        let time = frame_time(&line);
+        if let Some(time) = time {
+            self.times.extend(time);
+            self.line.clear();
+            return;
+        }
+        let text = without_passwords(&line);
         self.line.clear();
-        if text.trim().is_empty() {
+        if text.trim().is_empty() || text.contains(MAP_ADVICE) {
             return;
         }
         if let Some(hidden) = self.limit.admit(self.clock.now()) {
@@ -119,8 +163,24 @@ impl ProgramLog {
             }
             tracing::info!("{}: {}", self.program, text.trim());
         }
-        self.last = Some(text.trim().to_owned());
+        // these say more than what comes behind them
+        let tells = |line: &String| line.contains(NO_STREAM) || lacks_times(line);
+        if !self.last.as_ref().is_some_and(tells) {
+            self.last = Some(text.trim().to_owned());
+        }
     }
+}
+
+/// Number and time of a frame in a line of ffmpeg's filter `metadata=print`; `Some(None)` for its
+/// lines without a time. `capture/program.rs` has the filter.
+fn frame_time(line: &str) -> Option<Option<(u64, i64)>> {
+    if line == "vovcam=0" {
+        return Some(None); // the value that makes it print
+    }
+    let (number, rest) = line.strip_prefix("frame:")?.split_once("pts:")?;
+    let time = rest.split_whitespace().next()?;
+    let number = number.trim().parse().ok()?;
+    Some(time.parse().ok().map(|time| (number, time)))
 }
 
 /// Replaces passwords in addresses, `user:password@` → `user:***@`, since logs are shared.
@@ -156,6 +216,21 @@ mod tests {
         let shown = (0..100).filter(|_| limit.admit(start).is_some()).count();
         assert_eq!(shown, 20);
         assert_eq!(limit.admit(start + RateLimit::PERIOD), Some(80));
+    }
+
+    #[test]
+    fn times_of_frames_are_told_from_messages_and_asked_for_by_number() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let clock = crate::capture::test_options().clock;
+        let mut log = ProgramLog::new(reader, "ffmpeg", &clock);
+        let lines = "frame:0    pts:-40000  pts_time:-0.04\nvovcam=0\n\
+                     frame:1    pts:NOPTS   pts_time:NOPTS\nvovcam=0\n\
+                     frame:2    pts:201000  pts_time:0.201\nframe of reference\n";
+        std::io::Write::write_all(&mut writer, lines.as_bytes()).unwrap();
+        let times = [0, 1, 2, 3].map(|frame| log.frame_time(frame));
+        assert_eq!(times, [Some(-40_000), None, Some(201_000), None]);
+        drop(writer);
+        assert_eq!(log.drain().as_deref(), Some("frame of reference"));
     }
 
     #[test]

@@ -12,6 +12,8 @@ const MAX_JPEG: usize = 64 << 20;
 
 /// Splits a byte stream into frames.
 pub struct RawSource {
+    /// The stream, for messages.
+    name: String,
     input: BufReader<Box<dyn Read + Send>>,
     format: PixelFormat,
     size: Size,
@@ -35,12 +37,13 @@ impl RawSource {
             (None, PixelFormat::Mjpeg) => Size::default(), // each JPEG has its own
             (None, _) => {
                 return Err(CaptureError::Unusable(format!(
-                    "raw {format} frames on standard input need their size: add '--size WIDTHxHEIGHT' \
+                    "raw {format} frames need their size: add '--size WIDTHxHEIGHT' \
                      (and '--format' if they are not rgb8)"
                 )));
             }
         };
         Ok(RawSource {
+            name: "standard input".to_owned(),
             input: BufReader::with_capacity(1 << 16, input),
             format,
             size,
@@ -48,6 +51,13 @@ impl RawSource {
             framer: Framer::new(options),
             fps: options.fps,
         })
+    }
+
+    /// The same source under another name than that of standard input.
+    #[must_use]
+    pub fn named(mut self, name: String) -> RawSource {
+        self.name = name;
+        self
     }
 
     /// Reads the next frame into `bytes`; `false` at the end of the stream.
@@ -70,7 +80,7 @@ impl Source for RawSource {
             Err(error) if is_stop(&error) => return Ok(Next::End),
             Err(source) => {
                 return Err(CaptureError::Read {
-                    path: "-".into(),
+                    path: self.name.as_str().into(),
                     source,
                 });
             }
@@ -83,7 +93,7 @@ impl Source for RawSource {
             .map(Next::Frame)
             .map_err(|source| CaptureError::Damaged {
                 frame: number,
-                name: "standard input".to_owned(),
+                name: self.name.clone(),
                 source,
             })
     }
@@ -94,7 +104,10 @@ impl Source for RawSource {
     }
 
     fn describe(&self) -> String {
-        format!("standard input ({} {})", self.size, self.format)
+        match self.size.area() {
+            0 => format!("{} ({})", self.name, self.format), // each JPEG has its own size
+            _ => format!("{} ({} {})", self.name, self.size, self.format),
+        }
     }
 
     fn fps(&self) -> Option<f64> {
@@ -152,6 +165,20 @@ mod tests {
             .unwrap()
             .to_string();
         assert!(error.contains("--size WIDTHxHEIGHT"), "{error}");
+    }
+
+    /// As ffmpeg writes them; V4L2's drivers round an odd width instead.
+    #[test]
+    fn rows_of_odd_width_end_with_half_a_pair_of_pixels() {
+        let white = [235, 128, 235, 128];
+        let half = [235, 128, 16, 128]; // its second pixel is padding
+        let row = [white, half].concat();
+        let size = Some(Size::new(3, 2));
+        let mut source = source([&row[..], &row].concat(), PixelFormat::Yuyv, size).unwrap();
+        assert!(
+            matches!(source.next(), Ok(Next::Frame(frame)) if frame.pixels[..] == [255; 3 * 3 * 2])
+        );
+        assert!(matches!(source.next(), Ok(Next::End)));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::eval::calibration::Calibration;
 use crate::geometry::Size;
 use crate::model::Model;
 use crate::tensor::Batch;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ pub(super) struct CalibrateArgs {
     /// Images like those the model will see: a folder or a clip. Training images are right,
     /// evaluation images are not
     #[arg(long, value_name = "DIR|FILE")]
-    source: String,
+    source: OsString,
     /// Images to measure
     #[arg(long, alias = "pictures", value_name = "N", default_value_t = 200)]
     images: usize,
@@ -28,8 +29,8 @@ pub(super) struct CalibrateArgs {
 pub(super) fn run(args: &CalibrateArgs) -> Result<(), Failure> {
     let mut model = Model::load(&args.model)?;
     let spec = SourceSpec::parse(&args.source).map_err(|e| Failure::new(USAGE, e))?;
-    if spec == SourceSpec::Stdin {
-        let reason = "--source: expected a folder of images or a clip, got '-' (raw frames)";
+    if matches!(spec, SourceSpec::Stdin | SourceSpec::Pipe(_)) {
+        let reason = "--source: expected a folder of images or a clip, got raw frames";
         return Err(Failure::new(USAGE, reason));
     }
     let options = CaptureOptions {
@@ -98,6 +99,9 @@ fn write_manifest(path: &Path, model: &Model) -> Result<(), Failure> {
         serde_json::to_string_pretty(&model.manifest).map_err(|e| Failure::new(RUN_FAILED, e))?;
     text.push('\n');
     let part = path.with_extension("json.part");
-    std::fs::write(&part, text).map_err(failed)?;
-    std::fs::rename(&part, path).map_err(failed)
+    let written = std::fs::write(&part, text).and_then(|()| std::fs::rename(&part, path));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&part); // it may not even exist
+    }
+    written.map_err(failed)
 }

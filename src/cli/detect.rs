@@ -1,11 +1,12 @@
 //! `vovcam detect`: single images.
 
-use super::{Failure, NO_INPUT, RUN_FAILED, load_detector, print_failure};
+use super::{Failure, NO_INPUT, RUN_FAILED, USAGE, load_detector, print_failure};
 use crate::capture::decode::load_image;
 use crate::clock::{Clock, SystemClock};
 use crate::config::DetectorSettings;
 use crate::detect::Detector;
 use crate::detection::Labels;
+use crate::escape::{self, Printable};
 use crate::frame::{Frame, FrameMeta, PixelFormat};
 use crate::message::{Report, RunInfo};
 use crate::sink::SinkError;
@@ -58,7 +59,10 @@ pub(super) fn run(args: DetectArgs) -> Result<(), Failure> {
         json: args
             .json
             .then(|| JsonlWriter::to(Box::new(std::io::stdout()))),
-        save: save.map_err(|e| Failure::new(RUN_FAILED, e))?,
+        save: save.map_err(|e| match e {
+            SinkError::NoClip { .. } => Failure::new(USAGE, e),
+            _ => Failure::new(RUN_FAILED, e),
+        })?,
         pictures: PictureMaker::new(labels.clone(), false),
         run: Arc::new(RunInfo::of_labels("detect", labels)),
         reader_left: false,
@@ -99,7 +103,8 @@ fn read(path: &Path, id: u64, clock: &dyn Clock) -> Result<Frame, Failure> {
         size,
         format: PixelFormat::Rgb8,
         decode: began.elapsed(),
-        name: path.file_name().map(|name| name.to_string_lossy().into()),
+        name: path.file_name().map(|name| escape::name(name).into()),
+        position: None,
     };
     Ok(Frame {
         meta,
@@ -181,7 +186,7 @@ fn print(path: &Path, report: &Report) -> std::io::Result<()> {
     writeln!(
         out,
         "{}: {}, {} objects, {ms:.0} ms",
-        path.display(),
+        Printable(escape::name(path.as_os_str())),
         report.frame.size,
         report.detections.len()
     )?;
@@ -190,7 +195,8 @@ fn print(path: &Path, report: &Report) -> std::io::Result<()> {
         let label = report.run.labels.name(detection.class_id);
         writeln!(
             out,
-            "  {label} {:.2} at {x:.0},{y:.0} size {width:.0}x{height:.0}",
+            "  {} {:.2} at {x:.0},{y:.0} size {width:.0}x{height:.0}",
+            Printable(label),
             detection.score
         )?;
     }

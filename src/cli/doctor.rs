@@ -5,6 +5,7 @@ use crate::board::GpuPlace;
 use crate::board::{Board, Cuda};
 use crate::config::EngineSettings;
 use crate::engine;
+use crate::escape::Printable;
 use crate::monitor::power;
 use crate::sink::window;
 use std::io::{self, Write};
@@ -18,7 +19,8 @@ pub(super) struct DoctorArgs {
 
 pub(super) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    let mut report = |text: String| writeln!(out, "{text}");
+    // a camera's and a board's names are whatever their makers wrote into them
+    let mut report = |text: String| writeln!(out, "{}", Printable(text));
     report_all(args, &mut report).map_err(print_failure)
 }
 

@@ -5,6 +5,7 @@ use crate::config::EngineSettings;
 use crate::config::values::listed_name;
 use crate::detect::{Detector, DetectorOptions};
 use crate::detection::Thresholds;
+use crate::escape;
 use crate::eval::dataset::Dataset;
 use crate::eval::predictions::Predictions;
 use crate::eval::{DetectorInfo, EvalError, EvalOptions, MIN_SCORE, detect, evaluate};
@@ -42,6 +43,11 @@ pub(super) struct EvalArgs {
 
 pub(super) fn run(args: EvalArgs) -> Result<(), Failure> {
     let mut dataset = Dataset::open(&args.data).map_err(|e| Failure::new(NO_INPUT, e))?;
+    if dataset.images.is_empty() {
+        let place = args.data.display();
+        let reason = format!("the data set '{place}' has no image: 'images' is empty");
+        return Err(Failure::new(NO_INPUT, reason));
+    }
     if let Some(names) = &args.classes {
         dataset.select(names).map_err(|e| Failure::new(USAGE, e))?;
     }
@@ -62,13 +68,18 @@ pub(super) fn run(args: EvalArgs) -> Result<(), Failure> {
     }
     let mut evaluation = evaluate(&dataset, &predictions, &options);
     evaluation.detector = detector;
-    let text = match args.json {
-        true => evaluation
-            .to_json()
-            .map_err(|e| Failure::new(RUN_FAILED, e))?,
-        false => evaluation.to_string(),
+    // names of classes come from the set
+    let mut text = match args.json {
+        true => {
+            let json = evaluation.to_json();
+            let mut json = json.map_err(|e| Failure::new(RUN_FAILED, e))?.into_bytes();
+            escape::controls_in_json(&mut json);
+            json
+        }
+        false => escape::lines(evaluation.to_string().trim_end()).into_bytes(),
     };
-    writeln!(std::io::stdout(), "{}", text.trim_end()).map_err(print_failure)
+    text.push(b'\n');
+    std::io::stdout().write_all(&text).map_err(print_failure)
 }
 
 /// Detections an image before those of classes that it does not label are dropped.

@@ -11,7 +11,7 @@ use std::fmt;
 pub(crate) const RUN_FAILED: u8 = 1;
 /// Wrong command line.
 pub(crate) const USAGE: u8 = 2;
-/// A model, clip or image is missing or bad (sysexits EX_NOINPUT).
+/// A model, clip or image is missing or bad, or a source gave no frame (sysexits EX_NOINPUT).
 pub(crate) const NO_INPUT: u8 = 66;
 /// No camera (sysexits EX_UNAVAILABLE).
 pub(crate) const NO_CAMERA: u8 = 69;
@@ -21,7 +21,8 @@ pub(crate) const CONFIG: u8 = 78;
 /// The codes as `--help` lists them.
 pub(super) const HELP: &str = "\
 Exit codes: 0 stopped or done, 1 the run failed, 2 usage, 66 a model, clip or image is missing
-or bad, 69 no camera (with --no-retry) or a program that reads it is missing, 78 configuration.";
+or bad or the source gave no frame, 69 no camera (with --no-retry) or a program that reads it is
+missing, 78 configuration.";
 
 /// An error with its exit code, printed as one chain.
 #[derive(Debug)]

@@ -1,5 +1,6 @@
 //! Messages for people, on standard error.
 
+use crate::escape::Printable;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -26,10 +27,10 @@ pub(super) fn never_wait() {
     NEVER_WAIT.store(true, Relaxed);
 }
 
-/// A line on stderr, for people. On a full disk, or when nobody listens any more, it is lost: that
-/// must not end the run as `eprintln!` would.
+/// A line on stderr, for people, with control characters written out. On a full disk, or when
+/// nobody listens any more, it is lost: that must not end the run as `eprintln!` would.
 pub fn say(line: impl std::fmt::Display) {
-    let _ = Messages.write_all(format!("{line}\n").as_bytes());
+    let _ = Messages.write_all(format!("{}\n", Printable(line)).as_bytes());
 }
 
 impl Write for Messages {

@@ -33,8 +33,10 @@ pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
     let save = settings.output.save.as_deref();
     match &spec {
         SourceSpec::Images(path) => keep_apart(save, std::iter::once(path.as_path()))?,
-        SourceSpec::Clip(path) => keep_clip(save, path)?,
-        SourceSpec::Ffmpeg(input) => keep_clip(save, Path::new(input))?,
+        SourceSpec::Clip(path) => {
+            keep_clip("--save", save, path)?;
+            keep_clip("--jsonl", settings.log.jsonl.as_deref(), path)?;
+        }
         _ => {}
     }
     let (model, detector) = load_detector(&settings.detector, in_file)?;
@@ -137,8 +139,8 @@ fn build(
         camera: run.camera.clone(),
         interrupted: stop.interrupted().clone(),
     };
-    let mut sinks =
-        stages::open_outputs(settings, &resolved.table, &context).map_err(sink_failure)?;
+    let mut sinks = stages::open_outputs(settings, &resolved.table, &context)
+        .map_err(|e| sink_failure(e, in_file))?;
     sinks.extend(window(settings).map(|window| Box::new(window) as BoxedSink));
     let analyzers = stages::make_analyzers(&resolved.table)?;
     let metrics = Metrics::new(clock.clone());
@@ -193,8 +195,9 @@ fn window(settings: &Settings) -> Option<Window> {
         .ok()
 }
 
-fn sink_failure(error: SinkError) -> Failure {
+fn sink_failure(error: SinkError, in_file: bool) -> Failure {
     let code = match error {
+        SinkError::NoClip { .. } => config_code(in_file),
         SinkError::Options { .. } => super::CONFIG,
         _ => RUN_FAILED,
     };

@@ -61,8 +61,8 @@ pub enum ConfigError {
         /// The other key.
         second: &'static str,
     },
-    /// Settings that cannot be written as TOML, such as a path that is not UTF-8.
-    #[error("settings must be plain text: {0}")]
+    /// Settings of the command line that cannot be written as TOML.
+    #[error("settings cannot be merged with the file: {0}")]
     NotText(String),
     /// A class that the model does not know.
     #[error("unknown class '{name}'{hint}")]

@@ -212,14 +212,6 @@ pub(crate) fn listed_name(text: &str) -> Result<String, String> {
     }
 }
 
-/// A path as text: settings pass through TOML, which has no other bytes.
-pub(super) fn path(text: &str) -> Result<std::path::PathBuf, String> {
-    match text.is_empty() {
-        false => Ok(text.into()),
-        true => Err("expected a path, got ''".to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -60,6 +60,14 @@ pub enum DatasetError {
         /// Its expected path.
         image: String,
     },
+    /// The name of an image that is not below the data set.
+    #[error(
+        "the annotations name the image '{image}', which leaves the data set: expected a path below 'images/'"
+    )]
+    Outside {
+        /// The name.
+        image: String,
+    },
     /// An image that cannot be decoded, or has another size than the annotated one.
     #[error("cannot use the image '{image}': {reason}")]
     Image {

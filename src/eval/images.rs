@@ -1,27 +1,29 @@
 //! The images of a data set: in a folder, or in a tar that is read without unpacking.
 
 use super::dataset::DatasetError;
+use super::tar_index::{TarEntry, TarIndex, plain_path};
 use crate::capture::decode::jpeg_is_complete;
 use crate::geometry::Size;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Cursor, Read, Seek, SeekFrom};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 /// The annotation file's name in a folder and in a tar.
 const ANNOTATIONS: &str = "annotations.json";
+/// The images' folder beside it.
+const IMAGES: &str = "images";
 
 /// Reads images by their name in the annotations.
 #[derive(Debug)]
 pub(super) enum Images {
-    /// `DIR/images/*`.
+    /// `DIR/images/*`, by DIR.
     Folder(PathBuf),
     /// `NAME/images/*` in an uncompressed tar.
     Tar(TarImages),
 }
 
-/// An open tar and the positions of its files.
+/// An open tar and its files.
 #[derive(Debug)]
 pub(super) struct TarImages {
     path: PathBuf,
@@ -59,21 +61,20 @@ fn open_folder(path: &Path) -> Result<(Images, AnnotationFile), DatasetError> {
         origin: annotations.display().to_string(),
         bytes,
     };
-    Ok((Images::Folder(path.join("images")), file))
+    Ok((Images::Folder(path.to_owned()), file))
 }
 
 fn open_tar(path: &Path) -> Result<(Images, AnnotationFile), DatasetError> {
     let file = File::open(path).map_err(read_error(path))?;
-    let (file, entries) = index(file).map_err(|source| DatasetError::Tar {
+    let (file, entries) = TarIndex::read(file).map_err(|source| DatasetError::Tar {
         path: path.to_owned(),
         source,
     })?;
     let mut found: Vec<&str> = entries
-        .keys()
+        .names()
         .filter(|name| {
             name.matches('/').count() <= 1 && name.rsplit('/').next() == Some(ANNOTATIONS)
         })
-        .map(String::as_str)
         .collect();
     found.sort_unstable();
     let name = match found[..] {
@@ -107,36 +108,10 @@ fn open_tar(path: &Path) -> Result<(Images, AnnotationFile), DatasetError> {
     ))
 }
 
-/// Position of a file in the tar, in bytes.
-#[derive(Clone, Copy, Debug)]
-struct TarEntry {
-    start: u64,
-    len: u64,
-}
-
-/// Each file of a tar, by its path inside the tar.
-type TarIndex = HashMap<String, TarEntry>;
-
-/// Finds the position of each file of the tar; reads the headers only.
-fn index(file: File) -> io::Result<(File, TarIndex)> {
-    let mut archive = tar::Archive::new(file);
-    let mut entries = HashMap::new();
-    for entry in archive.entries_with_seek()? {
-        let entry = entry?;
-        if entry.header().entry_type().is_file() {
-            let name = entry.path()?.to_string_lossy().into_owned();
-            let name = name.strip_prefix("./").unwrap_or(&name).to_owned();
-            let (start, len) = (entry.raw_file_position(), entry.size());
-            entries.insert(name, TarEntry { start, len });
-        }
-    }
-    Ok((archive.into_inner(), entries))
-}
-
 impl TarImages {
     /// The bytes of one file; `None` if the tar has no file of that name.
     fn read(&mut self, name: &str) -> io::Result<Option<Vec<u8>>> {
-        let Some(&TarEntry { start, len }) = self.entries.get(name) else {
+        let Some(TarEntry { start, len }) = self.entries.find(name) else {
             return Ok(None);
         };
         self.file.seek(SeekFrom::Start(start))?;
@@ -156,24 +131,44 @@ impl Images {
     /// Path of an image, for messages.
     fn describe(&self, name: &str) -> String {
         match self {
-            Images::Folder(folder) => folder.join(name).display().to_string(),
-            Images::Tar(tar) => format!("{}:{}images/{name}", tar.path.display(), tar.root),
+            Images::Folder(folder) => folder.join(IMAGES).join(name).display().to_string(),
+            Images::Tar(tar) => format!("{}:{}{IMAGES}/{name}", tar.path.display(), tar.root),
+        }
+    }
+
+    /// Path of an image below the annotation file, as far as it exists. Annotations are written by
+    /// many tools: `./a.jpg` and `b//a.jpg` are `a.jpg` and `b/a.jpg`, `images/a.jpg` may be meant
+    /// from the annotation file's folder, and `b\a.jpg` is from Windows.
+    fn locate(&self, name: &str) -> Result<String, DatasetError> {
+        let names = [name.to_owned(), name.replace('\\', "/")];
+        let mut inside = false;
+        for plain in names.iter().filter_map(|name| plain_path(name)) {
+            inside = true;
+            let below = format!("{IMAGES}/{plain}");
+            let from_root = plain.starts_with("images/").then_some(plain);
+            let found = [Some(below), from_root].into_iter().flatten();
+            if let Some(path) = { found }.find(|path| self.has(path)) {
+                return Ok(path);
+            }
+        }
+        match inside {
+            true => Err(self.missing(name)),
+            false => Err(DatasetError::Outside {
+                image: name.to_owned(),
+            }),
+        }
+    }
+
+    fn has(&self, path: &str) -> bool {
+        match self {
+            Images::Folder(folder) => folder.join(path).is_file(),
+            Images::Tar(tar) => tar.entries.find(&format!("{}{path}", tar.root)).is_some(),
         }
     }
 
     /// Checks that the image exists, without reading it.
     pub(super) fn check(&self, name: &str) -> Result<(), DatasetError> {
-        let there = is_inside(name)
-            && match self {
-                Images::Folder(folder) => folder.join(name).is_file(),
-                Images::Tar(tar) => tar
-                    .entries
-                    .contains_key(&format!("{}images/{name}", tar.root)),
-            };
-        match there {
-            true => Ok(()),
-            false => Err(self.missing(name)),
-        }
+        self.locate(name).map(drop)
     }
 
     /// Reads and decodes one image to packed RGB (`[height, width, 3]`). The EXIF orientation is not
@@ -184,11 +179,11 @@ impl Images {
         name: &str,
         expected: Option<Size>,
     ) -> Result<(Size, Vec<u8>), DatasetError> {
-        self.check(name)?;
+        let path = self.locate(name)?;
         let bytes = match self {
-            Images::Folder(folder) => std::fs::read(folder.join(name)).map(Some),
+            Images::Folder(folder) => std::fs::read(folder.join(path)).map(Some),
             Images::Tar(tar) => {
-                let entry = format!("{}images/{name}", tar.root);
+                let entry = format!("{}{path}", tar.root);
                 tar.read(&entry)
             }
         };
@@ -208,13 +203,6 @@ impl Images {
             image: self.describe(name),
         }
     }
-}
-
-/// Whether a name stays inside the images folder.
-fn is_inside(name: &str) -> bool {
-    Path::new(name)
-        .components()
-        .all(|part| matches!(part, Component::Normal(_)))
 }
 
 fn decode(bytes: &[u8], expected: Option<Size>) -> Result<(Size, Vec<u8>), String> {

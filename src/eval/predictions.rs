@@ -178,20 +178,27 @@ impl Predictions {
     }
 
     /// Writes COCO results, one row per line, with all digits, so that other evaluators compute the
-    /// same metrics.
+    /// same metrics. A file that cannot be written whole is removed.
     ///
     /// # Errors
     /// If the file cannot be written.
     pub fn write(&self, path: &Path, dataset: &Dataset) -> Result<(), ResultsError> {
-        self.write_rows(path, dataset)
-            .map_err(|source| ResultsError::Write {
-                path: path.to_owned(),
-                source,
-            })
+        let failed = |source| ResultsError::Write {
+            path: path.to_owned(),
+            source,
+        };
+        let file = File::create(path).map_err(failed)?;
+        self.write_rows(file, dataset).map_err(|source| {
+            // a pipe or a device stays
+            if path.is_file() {
+                let _ = std::fs::remove_file(path);
+            }
+            failed(source)
+        })
     }
 
-    fn write_rows(&self, path: &Path, dataset: &Dataset) -> io::Result<()> {
-        let mut out = BufWriter::new(File::create(path)?);
+    fn write_rows(&self, file: File, dataset: &Dataset) -> io::Result<()> {
+        let mut out = BufWriter::new(file);
         let mut separator = "[\n";
         for (image, found) in dataset.images.iter().zip(&self.by_image) {
             for prediction in found {

@@ -12,6 +12,7 @@ use crate::monitor::metrics::Metrics;
 use crate::monitor::notify::Health;
 use crate::monitor::power::{self, Sampler};
 use crate::sink::Sink;
+use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +34,7 @@ impl PipelineBuilder {
     /// # Errors
     /// When the source cannot be opened.
     pub fn new(
-        source: &str,
+        source: &(impl AsRef<OsStr> + ?Sized),
         model: &Model,
         detector: Detector,
         stop: &Stop,

@@ -58,13 +58,14 @@ impl JsonlWriter {
     /// If the file cannot be opened for appending. A full or read-only disk is not an error here:
     /// it is handled like one that fills up later.
     pub fn open(
-        dest: &str,
+        dest: impl AsRef<Path>,
         options: LogOptions,
         context: &SinkContext,
     ) -> Result<JsonlWriter, SinkError> {
-        let output = match dest {
+        let dest = dest.as_ref();
+        let output = match dest.to_str() {
             // by these paths its pipe would be opened once more, and its reader's end not noticed
-            "-" | "/dev/stdout" | "/dev/fd/1" => {
+            Some("-" | "/dev/stdout" | "/dev/fd/1") => {
                 let stdout = standard_output().map_err(|source| SinkError::Write {
                     what: "the JSONL log",
                     path: dest.into(),
@@ -75,7 +76,7 @@ impl JsonlWriter {
                     _ => Writer::Pipe(stdout, Patience::new(&context.interrupted)),
                 }))
             }
-            path => Output::File(Box::new(LogFile::open(Path::new(path), options, context)?)),
+            _ => Output::File(Box::new(LogFile::open(dest, options, context)?)),
         };
         Ok(JsonlWriter {
             output,

@@ -1,4 +1,10 @@
 //! Annotated frames on disk: a folder of JPEGs, or a Motion-JPEG AVI clip.
+//!
+//! AVI has one rate for the whole clip and no times of frames. Where a source's frames have times of
+//! their own (a clip with a variable rate), the saved clip has the source's nominal rate, each frame
+//! at the place of its time, and empty chunks in between, which repeat the frame before them: so
+//! does ffmpeg's AVI writer, and players know it. One mean rate instead would keep the length but
+//! not the moment of each frame.
 
 use super::picture::Picture;
 use super::{Flow, Message, Queue, Sink, SinkContext, SinkError};
@@ -7,13 +13,21 @@ use crate::clock::MonoTime;
 use crate::frame::FrameMeta;
 use crate::geometry::Size;
 use std::collections::HashSet;
-use std::fs::File;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Frame rate of a saved clip if the source has none.
 const DEFAULT_FPS: f64 = 10.0;
+/// The same if the source's frames have times: fine enough for them.
+const TIMED_FPS: f64 = 30.0;
+/// Rates that a clip of timed frames can have: a frame of a clip at 90,000 a second would be followed
+/// by thousands of empty chunks.
+const TIMED_RATES: std::ops::RangeInclusive<f64> = 0.1..=1000.0;
+/// A longer gap between two frames is a jump of the source's clock, and is left out.
+const LONGEST_GAP: Duration = Duration::from_secs(3600);
+/// Extensions of clips that cannot be written: a folder of that name is not what is meant.
+const OTHER_CLIPS: [&str; 8] = ["mp4", "mkv", "mov", "webm", "m4v", "mpg", "mjpeg", "mjpg"];
 /// Annotated frames that may wait for the JPEG encoder.
 const QUEUE_FRAMES: usize = 4;
 
@@ -30,6 +44,8 @@ pub struct Recorder {
 enum Destination {
     Folder {
         path: PathBuf,
+        /// A frame until it is whole.
+        part: PathBuf,
         /// Names in use by frames from image files: `a.jpg` and `a.png` must not share one.
         taken: HashSet<PathBuf>,
     },
@@ -56,17 +72,24 @@ struct OpenClip {
     frames: u32,
     first: MonoTime,
     last: MonoTime,
+    fps: f64,
+    /// Time in the source of the saved clip's start.
+    start: Option<Duration>,
 }
 
 impl Recorder {
-    /// A clip if `path` ends in `.avi`, else a folder of JPEGs. Missing folders are created.
+    /// A clip if `path` ends in `.avi` and is no folder, else a folder of JPEGs. Missing folders are
+    /// created.
     ///
     /// # Errors
-    /// If the folder, or the clip's folder, cannot be created, or the clip is no file.
+    /// If `path` is named as a clip of another format or is no file, or a folder cannot be created.
     pub fn create(path: &Path, context: &SinkContext) -> Result<Recorder, SinkError> {
-        let is_clip = path
-            .extension()
-            .is_some_and(|e| e.eq_ignore_ascii_case("avi"));
+        let is_clip = !path.is_dir() && has_extension(path, &["avi"]);
+        if !is_clip && !path.exists() && has_extension(path, &OTHER_CLIPS) {
+            return Err(SinkError::NoClip {
+                path: path.to_owned(),
+            });
+        }
         let folder = if is_clip {
             path.parent().unwrap_or(Path::new(""))
         } else {
@@ -89,6 +112,8 @@ impl Recorder {
             },
             false => Destination::Folder {
                 path: path.to_owned(),
+                // hidden, so that nobody who watches the folder takes it for a frame
+                part: path.join(format!(".vovcam-{}.part", std::process::id())),
                 taken: HashSet::new(),
             },
         };
@@ -105,20 +130,14 @@ impl Recorder {
     fn write(&mut self, frame: &FrameMeta, picture: &Picture) -> Result<(), SinkError> {
         let (size, jpeg) = (frame.size, picture.jpeg()?);
         match &mut self.destination {
-            Destination::Folder { path, taken } => {
+            Destination::Folder { path, part, taken } => {
                 let path = path.join(file_name(frame, taken));
-                write_picture(&path, jpeg).map_err(|e| write_error(&path, e))
+                write_whole(&path, part, jpeg).map_err(|e| write_error(&path, e))
             }
             Destination::Clip { path, rate, open } => {
                 let clip = match open {
                     Some(clip) => clip,
-                    None => open.insert(OpenClip {
-                        writer: AviWriter::create(path, size, rate.provisional())?,
-                        size,
-                        frames: 0,
-                        first: frame.captured,
-                        last: frame.captured,
-                    }),
+                    None => open.insert(OpenClip::create(path, *rate, frame)?),
                 };
                 if clip.size != size {
                     tracing::warn!(
@@ -128,6 +147,7 @@ impl Recorder {
                     );
                     return Ok(());
                 }
+                clip.fill_gap(frame)?;
                 clip.writer.write_jpeg(jpeg)?;
                 (clip.frames, clip.last) = (clip.frames + 1, frame.captured);
                 Ok(())
@@ -137,6 +157,14 @@ impl Recorder {
 
     fn finish_clip(destination: Destination) -> Result<(), SinkError> {
         match destination {
+            Destination::Clip {
+                path,
+                open: Some(clip),
+                ..
+            } if clip.frames == 0 => {
+                // no clip is better than an empty one
+                std::fs::remove_file(&path).map_err(|e| write_error(&path, e))
+            }
             Destination::Clip {
                 rate,
                 open: Some(clip),
@@ -204,8 +232,12 @@ impl Sink for Recorder {
 
 impl Rate {
     /// Frame rate in the header until the clip is finished.
-    fn provisional(self) -> f64 {
+    fn provisional(self, timed: bool) -> f64 {
         match self {
+            Rate::Source(fps) if timed => {
+                let fps = fps.filter(|fps| TIMED_RATES.contains(fps));
+                fps.unwrap_or(TIMED_FPS)
+            }
             Rate::Source(Some(fps)) => fps,
             Rate::Source(None) | Rate::Measured => DEFAULT_FPS,
         }
@@ -213,6 +245,41 @@ impl Rate {
 }
 
 impl OpenClip {
+    fn create(path: &Path, rate: Rate, frame: &FrameMeta) -> Result<OpenClip, SinkError> {
+        let start = match rate {
+            Rate::Source(_) => frame.position,
+            Rate::Measured => None,
+        };
+        let fps = rate.provisional(start.is_some());
+        Ok(OpenClip {
+            writer: AviWriter::create(path, frame.size, fps)?,
+            size: frame.size,
+            frames: 0,
+            first: frame.captured,
+            last: frame.captured,
+            fps,
+            start,
+        })
+    }
+
+    /// Repeats the last frame up to the time of this one. A frame that comes too soon for the rate
+    /// takes the next place; later ones are on time again.
+    fn fill_gap(&mut self, frame: &FrameMeta) -> Result<(), SinkError> {
+        let (Some(start), Some(at)) = (self.start, frame.position) else {
+            return Ok(());
+        };
+        let place = Duration::from_secs_f64(self.writer.frames() as f64 / self.fps);
+        let gap = at.saturating_sub(start).saturating_sub(place);
+        if gap > LONGEST_GAP {
+            self.start = Some(at.saturating_sub(place));
+            return Ok(());
+        }
+        for _ in 0..(gap.as_secs_f64() * self.fps).round() as u64 {
+            self.writer.repeat()?;
+        }
+        Ok(())
+    }
+
     /// Mean frames per second of the clip; `None` for fewer than two frames.
     fn fps(&self) -> Option<f64> {
         let seconds = self.last.since(self.first).as_secs_f64();
@@ -239,20 +306,28 @@ fn file_name(frame: &FrameMeta, taken: &mut HashSet<PathBuf>) -> PathBuf {
     path
 }
 
-/// Writes a picture. To a named pipe of its name it does not wait for a reader.
-fn write_picture(path: &Path, jpeg: &[u8]) -> io::Result<()> {
-    let mut options = File::options();
-    options.write(true).create(true).truncate(true);
-    let nonblock = nix::fcntl::OFlag::O_NONBLOCK.bits();
-    let mut file = options.custom_flags(nonblock).open(path)?;
-    match file.metadata()?.is_file() {
-        true => file.write_all(jpeg),
-        false => Err(no_file()),
+/// Writes a file whole or not at all: neither a full disk nor a crash leaves half a JPEG behind. A
+/// named pipe is not opened, which would wait for a reader.
+fn write_whole(path: &Path, part: &Path, bytes: &[u8]) -> io::Result<()> {
+    if path.metadata().is_ok_and(|there| !there.is_file()) {
+        return Err(no_file());
     }
+    let written = std::fs::write(part, bytes).and_then(|()| std::fs::rename(part, path));
+    if written.is_err() {
+        let _ = std::fs::remove_file(part); // it may not even exist
+    }
+    written
 }
 
 fn no_file() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "it is there and no file")
+}
+
+fn has_extension(path: &Path, known: &[&str]) -> bool {
+    let extension = path.extension().unwrap_or_default();
+    known
+        .iter()
+        .any(|known| extension.eq_ignore_ascii_case(known))
 }
 
 fn with_cause(error: &SinkError) -> String {
@@ -335,7 +410,10 @@ mod tests {
         let frames = [frame(0, 16), frame(1, 8), frame(2, 16)];
         save(recorder(&path, false, Some(25.0)), frames);
         let mut reader = crate::avi::AviReader::open(&path).unwrap();
-        assert_eq!((reader.size(), reader.fps()), (Size::new(16, 16), 25.0));
+        assert_eq!(
+            (reader.size(), reader.fps()),
+            (Size::new(16, 16), Some(25.0))
+        );
         let (mut jpeg, mut count) = (Vec::new(), 0);
         while reader.next_jpeg(&mut jpeg).unwrap() {
             count += 1;
@@ -355,7 +433,58 @@ mod tests {
             frame
         });
         save(recorder(&path, true, None), frames);
-        assert_eq!(crate::avi::AviReader::open(&path).unwrap().fps(), 10.0);
+        assert_eq!(
+            crate::avi::AviReader::open(&path).unwrap().fps(),
+            Some(10.0)
+        );
+    }
+
+    /// Milliseconds at which the frames of a clip are shown, for frames at these times of a source.
+    fn saved_times(fps: Option<f64>, times: &[u64]) -> Vec<u128> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.avi");
+        let frames = times.iter().zip(0..).map(|(&ms, id)| {
+            let mut frame = frame(id, 8);
+            frame.meta.position = Some(Duration::from_millis(ms));
+            frame
+        });
+        save(recorder(&path, false, fps), frames);
+        let mut reader = crate::avi::AviReader::open(&path).unwrap();
+        let (mut jpeg, mut shown) = (Vec::new(), Vec::new());
+        while reader.next_jpeg(&mut jpeg).unwrap() {
+            shown.push(reader.position().unwrap().as_millis());
+        }
+        shown
+    }
+
+    #[test]
+    fn a_frame_of_a_clip_is_shown_at_its_time_whatever_the_rate() {
+        assert_eq!(
+            saved_times(Some(10.0), &[0, 100, 200, 300]),
+            [0, 100, 200, 300]
+        );
+        // two in one place of the rate, and gaps
+        let times = [200, 300, 301, 700, 2200, 2300];
+        assert_eq!(
+            saved_times(Some(10.0), &times),
+            [0, 100, 200, 500, 2000, 2100]
+        );
+        assert_eq!(saved_times(None, &[0, 500, 1000]), [0, 500, 1000]);
+        assert_eq!(saved_times(Some(90_000.0), &[0, 500, 1000]), [0, 500, 1000]);
+        // a clock that jumps
+        let times = [0, 100, 99_999_999_999, 100_000_000_099, 5];
+        assert_eq!(saved_times(Some(10.0), &times), [0, 100, 200, 300, 400]);
+    }
+
+    #[test]
+    fn a_place_without_room_gets_no_half_frames() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, part) = (dir.path().join("a.jpg"), dir.path().join(".part"));
+        std::fs::create_dir(&path).unwrap(); // a folder cannot be replaced by a file
+        assert!(write_whole(&path, &part, b"jpeg").is_err());
+        assert!(!part.exists());
+        assert!(write_whole(&dir.path().join("b.jpg"), &part, b"jpeg").is_ok());
+        assert!(dir.path().join("b.jpg").exists() && !part.exists());
     }
 
     #[test]

@@ -1,6 +1,7 @@
-//! Faults that users have met, each with its siblings: what the program reads, writes and shows, when
-//! that is not as it should be.
+//! What goes wrong in the field: odd files, names, places, displays and readers. One file a subject.
 
+mod clips;
 mod display;
+mod names;
 mod stopping;
 mod terminal;

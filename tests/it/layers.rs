@@ -20,11 +20,12 @@ const LEVELS: [&[&str]; 9] = [
 ];
 
 /// The types that flow. These may also name one another.
-const GROUND: [&str; 11] = [
+const GROUND: [&str; 12] = [
     "avi",
     "board",
     "clock",
     "detection",
+    "escape",
     "event",
     "frame",
     "geometry",

@@ -157,7 +157,10 @@ fn largest_pair(
 /// 2 if channels 2k and 2k + 1 are always multiplied together, 1 if any two neighbours may be: lanes
 /// are padded after each part of a concatenation, and a part of odd width shifts the next.
 fn pair_step(graph: &Graph) -> usize {
-    let concats = graph.nodes.iter().filter(|node| matches!(node.op, Op::Concat));
+    let concats = graph
+        .nodes
+        .iter()
+        .filter(|node| matches!(node.op, Op::Concat));
     let mut parts = concats.flat_map(|node| &node.inputs);
     match parts.all(|&part| graph.node(part).channels.is_multiple_of(2)) {
         true => 2,
@@ -194,6 +197,9 @@ mod tests {
                 }
             }
         }
-        assert!((30_000..=i32::from(i16::MAX)).contains(&largest), "{largest}");
+        assert!(
+            (30_000..=i32::from(i16::MAX)).contains(&largest),
+            "{largest}"
+        );
     }
 }

@@ -3,6 +3,7 @@
 use crate::board::Board;
 use crate::detection::Detection;
 use crate::detection::Labels;
+use crate::escape;
 use crate::event::Event;
 use crate::geometry::AreaClass;
 use crate::message::{Report, RunInfo};
@@ -212,7 +213,10 @@ impl<'a> LogLine<'a> {
         let before = bytes.len();
         let written = serde_json::to_writer(&mut *bytes, self);
         match written {
-            Ok(()) => bytes.push(b'\n'),
+            Ok(()) => {
+                escape::controls_in_json(bytes);
+                bytes.push(b'\n');
+            }
             Err(_) => bytes.truncate(before),
         }
         written

@@ -41,7 +41,23 @@ pub(super) fn avi() -> Vec<Vec<u8>> {
     let mut other_chunks = unfinished.clone();
     other_chunks.extend_from_slice(b"01wb\x03\0\0\0abc\0LIST\x1c\0\0\0rec 00dc\0\0\0\0");
     other_chunks.extend_from_slice(b"00db\x02\0\0\0hiJUNK\x04\0\0\0junk");
-    vec![whole, unfinished, long, other_chunks, clip(&[], true)]
+    // as a pipe leaves it, with two streams of which the second comes first, and no padding
+    let mut piped = whole.clone();
+    for length in [4, 216] {
+        piped[length..length + 4].fill(0xff);
+    }
+    let mut two_streams = unfinished[..212].to_vec();
+    two_streams.extend_from_slice(&unfinished[88..224]);
+    two_streams.extend_from_slice(b"01dc\x06\0\0\0second00dc\x03\0\0\0odd00dc\x04\0\0\0evenidx1");
+    vec![
+        whole,
+        unfinished,
+        long,
+        other_chunks,
+        clip(&[], true),
+        piped,
+        two_streams,
+    ]
 }
 
 pub(super) const Y4M: &[&[u8]] = &[
