@@ -5,6 +5,7 @@ pub mod camera;
 mod child;
 pub mod decode;
 pub mod files;
+pub mod jpeg;
 pub mod pattern;
 mod pipe;
 pub mod program;

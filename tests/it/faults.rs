@@ -1,0 +1,3 @@
+//! Inputs as other people's programs and devices make them.
+
+mod jpeg;
