@@ -1,12 +1,15 @@
-//! Compiles the CUDA engine's kernels to PTX. Does nothing without the feature `cuda`.
+//! Compiles what is not Rust: the caller of libjpeg-turbo and, with the feature `cuda`, the CUDA
+//! engine's kernels to PTX.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const SOURCE: &str = "src/engine/cuda/kernels.cu";
+const JPEG_DECODER: &str = "src/capture/jpeg/decoder.c";
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    compile_jpeg_decoder();
     if std::env::var_os("CARGO_FEATURE_CUDA").is_none() {
         return;
     }
@@ -17,6 +20,17 @@ fn main() {
     if let Err(reason) = compile() {
         println!("cargo::error={reason}");
     }
+}
+
+fn compile_jpeg_decoder() {
+    println!("cargo::rerun-if-changed={JPEG_DECODER}");
+    // where mozjpeg-sys has its headers
+    let headers = std::env::var_os("DEP_JPEG_INCLUDE").unwrap_or_default();
+    cc::Build::new()
+        .std("c11")
+        .file(JPEG_DECODER)
+        .includes(std::env::split_paths(&headers))
+        .compile("vovcam_jpeg");
 }
 
 fn compile() -> Result<(), String> {

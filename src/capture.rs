@@ -5,6 +5,7 @@ pub mod camera;
 mod child;
 pub mod decode;
 pub mod files;
+pub mod jpeg;
 mod not_empty;
 pub mod pattern;
 mod pipe;

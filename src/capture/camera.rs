@@ -10,6 +10,7 @@ pub use modes::Mode;
 
 use super::{CaptureError, CaptureOptions, Framer, Next, Source};
 use crate::capture::decode::{DecodeError, YuvCoding, frame_len, to_rgb};
+use crate::capture::jpeg::{self, CAMERA_SURPLUS, Origin};
 use crate::clock::{Clock, MonoTime};
 use crate::frame::{Frame, PixelFormat};
 use crate::geometry::Size;
@@ -180,14 +181,18 @@ impl Source for Camera {
             return Err(self.damaged(DecodeError::Flagged));
         }
         let rows = &mut self.rows;
-        let frame = self.framer.frame(format, |pool| {
-            to_rgb(
-                format,
-                size,
-                coding,
-                unpadded(bytes, format, size, stride, rows),
-                pool,
-            )
+        let frame = self.framer.frame(format, |pool| match format {
+            PixelFormat::Mjpeg => {
+                let origin = Origin {
+                    frame: size,
+                    surplus: CAMERA_SURPLUS,
+                };
+                Ok(jpeg::decode(bytes, origin, |len| pool.take(len))?)
+            }
+            _ => {
+                let bytes = unpadded(bytes, format, size, stride, rows);
+                to_rgb(format, size, coding, bytes, pool)
+            }
         });
         match frame {
             Ok(frame) => {
@@ -317,7 +322,7 @@ fn unpadded<'a>(
     rows: &'a mut Vec<u8>,
 ) -> &'a [u8] {
     let row = match format {
-        PixelFormat::Mjpeg => return bytes,
+        PixelFormat::Mjpeg => return bytes, // has no rows
         PixelFormat::Rgb8 => 3 * size.width as usize,
         // I420 is not among FORMATS: its planes have different strides
         PixelFormat::Gray8 | PixelFormat::Nv12 | PixelFormat::I420 => size.width as usize,

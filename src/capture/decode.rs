@@ -4,24 +4,26 @@
 //! reports another coding; other programs are configured to send that one. JPEG (JFIF) is BT.601
 //! with full range, which its decoder applies.
 
+use super::jpeg::{self, JpegError, Origin};
 use crate::frame::{FramePool, PixelFormat, PooledBuf};
 use crate::geometry::Size;
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+use image::codecs::bmp::BmpDecoder;
+use image::codecs::png::PngDecoder;
+use image::codecs::webp::WebPDecoder;
+use image::error::ImageFormatHint;
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageResult, Limits, RgbImage};
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use yuv::{
     YuvBiPlanarImage, YuvConversionMode, YuvPackedImage, YuvPlanarImage, YuvRange,
     YuvStandardMatrix,
 };
-use zune_jpeg::JpegDecoder;
-use zune_jpeg::zune_core::bytestream::ZCursor;
-use zune_jpeg::zune_core::colorspace::ColorSpace;
-use zune_jpeg::zune_core::options::DecoderOptions;
 
 /// Maximum side of an image or frame, in pixels.
 pub const MAX_SIDE: u32 = 16_384;
 /// Maximum pixels of an image or frame: 64 Mpx are 192 MB of RGB.
-const MAX_PIXELS: u64 = 64 << 20;
+pub(super) const MAX_PIXELS: u64 = 64 << 20;
 
 /// A frame that cannot be decoded.
 #[derive(Debug, thiserror::Error)]
@@ -41,9 +43,9 @@ pub enum DecodeError {
     /// The driver flagged the frame as corrupt (`V4L2_BUF_FLAG_ERROR`).
     #[error("the driver marked it as damaged")]
     Flagged,
-    /// A damaged JPEG.
-    #[error("damaged JPEG: {0}")]
-    Jpeg(String),
+    /// A JPEG that cannot be read.
+    #[error(transparent)]
+    Jpeg(#[from] JpegError),
     /// The colour conversion failed.
     #[error("cannot convert a {format} frame of {size}: {reason}")]
     Convert {
@@ -111,7 +113,8 @@ impl Default for YuvCoding {
 }
 
 /// Converts one frame to packed RGB (`[height, width, 3]`), in a buffer from `pool`. Returns the
-/// size with it: a JPEG has its own, every other format uses `size`. `coding` is for YUV formats.
+/// size with it: a JPEG has its own, and `size` is its container's; every other format uses `size`.
+/// `coding` is for YUV formats.
 ///
 /// # Errors
 /// If the bytes are too few, too many or damaged.
@@ -123,7 +126,11 @@ pub fn to_rgb(
     pool: &FramePool,
 ) -> Result<(Size, PooledBuf), DecodeError> {
     if format == PixelFormat::Mjpeg {
-        return jpeg_to_rgb(bytes, pool);
+        let origin = Origin {
+            frame: size,
+            surplus: 0,
+        };
+        return Ok(jpeg::decode(bytes, origin, |len| pool.take(len))?);
     }
     let expected = frame_len(format, size);
     if bytes.len() != expected {
@@ -228,95 +235,123 @@ fn yuv_to_rgb(
     .map_err(|e| e.to_string())
 }
 
-fn jpeg_to_rgb(bytes: &[u8], pool: &FramePool) -> Result<(Size, PooledBuf), DecodeError> {
-    let bad = |reason: String| DecodeError::Jpeg(reason);
-    // Most decoders return a half grey image for a truncated JPEG: require the end marker.
-    let end = bytes
-        .iter()
-        .rposition(|&b| b != 0)
-        .map_or(0, |last| last + 1);
-    if !bytes[..end].ends_with(&[0xff, 0xd9]) {
-        return Err(bad(format!(
-            "no end marker in {} bytes: the frame was cut short",
-            bytes.len()
-        )));
-    }
-    let options = DecoderOptions::new_fast()
-        .jpeg_set_out_colorspace(ColorSpace::RGB)
-        .set_strict_mode(false)
-        .set_max_width(MAX_SIDE as usize)
-        .set_max_height(MAX_SIDE as usize);
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
-    decoder.decode_headers().map_err(|e| bad(e.to_string()))?;
-    let (width, height) = decoder
-        .dimensions()
-        .ok_or_else(|| bad("no dimensions".to_owned()))?;
-    let size = Size::new(width as u32, height as u32);
-    if size.area() as u64 > MAX_PIXELS {
-        return Err(bad(format!(
-            "expected at most {} megapixels, got {size}",
-            MAX_PIXELS >> 20
-        )));
-    }
-    let mut rgb = pool.take(3 * size.area());
-    decoder
-        .decode_into(&mut rgb)
-        .map_err(|e| bad(e.to_string()))?;
-    Ok((size, rgb))
-}
-
-/// Whether the end marker (EOI) follows the last scan (SOS), so that the JPEG is not truncated:
-/// most decoders return a half grey image for a truncated one. Compressed data never contains
-/// either marker (ITU-T T.81, B.1.1.5: 0xff is followed by a stuffed 0x00).
-pub(crate) fn jpeg_is_complete(bytes: &[u8]) -> bool {
-    let marker = |code: u8| bytes.windows(2).rposition(|pair| pair == [0xff, code]);
-    marker(0xda).is_some_and(|scan| marker(0xd9).is_some_and(|end| end > scan))
-}
-
 /// Reads an image file as packed RGB (`[height, width, 3]`), rotated by its EXIF orientation.
 ///
 /// # Errors
 /// If the file cannot be read, is damaged, or is too large.
 pub fn load_image(path: &Path) -> Result<(Size, Vec<u8>), ImageError> {
-    let read = |source| ImageError::Read {
+    let bytes = std::fs::read(path).map_err(|source| ImageError::Read {
         path: path.to_owned(),
         source,
-    };
-    let decode = |reason: String| ImageError::Decode {
-        path: path.to_owned(),
-        reason,
-    };
-    let bytes = std::fs::read(path).map_err(read)?;
+    })?;
     if bytes.is_empty() {
         return Err(ImageError::Empty {
             path: path.to_owned(),
         });
     }
-    let mut reader = ImageReader::new(Cursor::new(&bytes))
-        .with_guessed_format()
-        .map_err(read)?;
-    if reader.format() == Some(ImageFormat::Jpeg) && !jpeg_is_complete(&bytes) {
-        return Err(decode(
-            "the JPEG has no end: the file was cut short".to_owned(),
-        ));
+    let image = decode_image(&bytes).map_err(|error| match error {
+        PictureError::TooLarge { size } => ImageError::TooLarge {
+            path: path.to_owned(),
+            size,
+        },
+        PictureError::Decode(reason) => ImageError::Decode {
+            path: path.to_owned(),
+            reason,
+        },
+    })?;
+    Ok(image.upright())
+}
+
+/// Why the bytes of an image file cannot be decoded.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PictureError {
+    /// More than [`MAX_SIDE`] or [`MAX_PIXELS`].
+    #[error(
+        "{size}: expected at most {MAX_SIDE} pixels per side and {} megapixels",
+        MAX_PIXELS >> 20
+    )]
+    TooLarge { size: Size },
+    #[error("{0}")]
+    Decode(String),
+}
+
+/// A decoded image file.
+pub(crate) struct DecodedImage {
+    pub(crate) size: Size,
+    /// Packed RGB (`[height, width, 3]`), as stored.
+    pub(crate) rgb: Vec<u8>,
+    /// How it is to be turned, by its EXIF data.
+    orientation: Orientation,
+}
+
+impl DecodedImage {
+    /// Size and pixels after turning.
+    fn upright(self) -> (Size, Vec<u8>) {
+        if self.orientation == Orientation::NoTransforms {
+            return (self.size, self.rgb);
+        }
+        let Size { width, height } = self.size;
+        let rgb = RgbImage::from_raw(width, height, self.rgb).unwrap_or_default();
+        let mut image = DynamicImage::from(rgb);
+        image.apply_orientation(self.orientation);
+        let rgb = image.into_rgb8();
+        (Size::new(rgb.width(), rgb.height()), rgb.into_raw())
     }
-    let mut limits = Limits::default();
-    limits.max_alloc = Some(8 * MAX_PIXELS);
-    reader.limits(limits);
-    let mut decoder = reader.into_decoder().map_err(|e| decode(e.to_string()))?;
+}
+
+/// Decodes the bytes of an image file.
+pub(crate) fn decode_image(bytes: &[u8]) -> Result<DecodedImage, PictureError> {
+    let failed = |error: image::ImageError| PictureError::Decode(error.to_string());
+    let format = image::guess_format(bytes).map_err(failed)?;
+    if format == ImageFormat::Jpeg {
+        return decode_jpeg(bytes);
+    }
+    let mut decoder = other_decoder(format, bytes).map_err(failed)?;
     let (width, height) = decoder.dimensions();
     let size = Size::new(width, height);
     if width.max(height) > MAX_SIDE || size.area() as u64 > MAX_PIXELS {
-        return Err(ImageError::TooLarge {
-            path: path.to_owned(),
-            size,
-        });
+        return Err(PictureError::TooLarge { size });
     }
-    let orientation = decoder.orientation().map_err(|e| decode(e.to_string()))?;
-    let mut image = DynamicImage::from_decoder(decoder).map_err(|e| decode(e.to_string()))?;
-    image.apply_orientation(orientation);
-    let rgb = image.into_rgb8();
-    Ok((Size::new(rgb.width(), rgb.height()), rgb.into_raw()))
+    let orientation = decoder.orientation().map_err(failed)?;
+    let image = DynamicImage::from_decoder(decoder).map_err(failed)?;
+    Ok(DecodedImage {
+        size,
+        rgb: image.into_rgb8().into_raw(),
+        orientation,
+    })
+}
+
+/// Not [`image::ImageReader`], which brings another decoder of JPEGs into the program.
+fn other_decoder(format: ImageFormat, bytes: &[u8]) -> ImageResult<Box<dyn ImageDecoder + '_>> {
+    let input = Cursor::new(bytes);
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(8 * MAX_PIXELS);
+    let mut decoder: Box<dyn ImageDecoder> = match format {
+        ImageFormat::Png => Box::new(PngDecoder::with_limits(input, limits.clone())?),
+        ImageFormat::WebP => Box::new(WebPDecoder::new(input)?),
+        ImageFormat::Bmp => Box::new(BmpDecoder::new(input)?),
+        other => {
+            return Err(image::ImageError::Unsupported(
+                ImageFormatHint::Exact(other).into(),
+            ));
+        }
+    };
+    decoder.set_limits(limits)?;
+    Ok(decoder)
+}
+
+fn decode_jpeg(bytes: &[u8]) -> Result<DecodedImage, PictureError> {
+    let decoded = jpeg::decode(bytes, Origin::default(), |len| vec![0; len]);
+    let (size, rgb) = decoded.map_err(|error| match error {
+        JpegError::TooLarge { size } => PictureError::TooLarge { size },
+        error => PictureError::Decode(error.to_string()),
+    })?;
+    let orientation = jpeg::exif(bytes).and_then(Orientation::from_exif_chunk);
+    Ok(DecodedImage {
+        size,
+        rgb,
+        orientation: orientation.unwrap_or(Orientation::NoTransforms),
+    })
 }
 
 #[cfg(test)]
@@ -436,7 +471,7 @@ mod tests {
         let (size, pixels) = decode(PixelFormat::Mjpeg, &whole).unwrap();
         assert_eq!(size, Size::new(64, 64));
         assert!(pixels.iter().all(|&v| v.abs_diff(90) <= 2));
-        for len in [0, 2, 20, whole.len() / 2, whole.len() - 2] {
+        for len in [0, 2, 20, whole.len() / 2, whole.len() - 3] {
             assert!(
                 decode(PixelFormat::Mjpeg, &whole[..len]).is_err(),
                 "cut at {len}"
@@ -461,7 +496,7 @@ mod tests {
             Err(ImageError::Decode { .. })
         ));
         let whole = jpeg(Size::new(64, 64), 90);
-        for len in [whole.len() / 4, whole.len() / 2, whole.len() - 2] {
+        for len in [whole.len() / 4, whole.len() / 2, whole.len() - 3] {
             let cut = file("cut.jpg", &whole[..len]);
             assert!(
                 matches!(cut, Err(ImageError::Decode { .. })),

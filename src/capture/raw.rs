@@ -1,14 +1,12 @@
 //! Raw frames on standard input: frames of a fixed size and pixel format, or concatenated JPEGs.
 
+use super::jpeg::JpegStream;
 use super::pipe::is_stop;
 use super::{CaptureError, CaptureOptions, Framer, Next, Source};
 use crate::capture::decode::{YuvCoding, frame_len, to_rgb};
 use crate::frame::PixelFormat;
 use crate::geometry::Size;
-use std::io::{BufRead, BufReader, Read};
-
-/// Maximum length of a JPEG in bytes; a longer one means that the stream lost its markers.
-const MAX_JPEG: usize = 64 << 20;
+use std::io::{BufReader, Error, ErrorKind, Read};
 
 /// Splits a byte stream into frames.
 pub struct RawSource {
@@ -18,6 +16,7 @@ pub struct RawSource {
     format: PixelFormat,
     size: Size,
     bytes: Vec<u8>,
+    jpegs: JpegStream,
     framer: Framer,
     fps: Option<f64>,
 }
@@ -48,6 +47,7 @@ impl RawSource {
             format,
             size,
             bytes: Vec::new(),
+            jpegs: JpegStream::default(),
             framer: Framer::new(options),
             fps: options.fps,
         })
@@ -63,12 +63,22 @@ impl RawSource {
     /// Reads the next frame into `bytes`; `false` at the end of the stream.
     fn read_frame(&mut self) -> std::io::Result<bool> {
         if self.format == PixelFormat::Mjpeg {
-            return read_jpeg(&mut self.input, &mut self.bytes);
+            return self.read_jpeg();
         }
         self.bytes.clear();
         let len = frame_len(self.format, self.size) as u64;
         self.input.by_ref().take(len).read_to_end(&mut self.bytes)?;
         Ok(!self.bytes.is_empty())
+    }
+
+    fn read_jpeg(&mut self) -> std::io::Result<bool> {
+        let found = self.jpegs.next(&mut self.input, &mut self.bytes)?;
+        let skipped = self.jpegs.skipped();
+        if !found && self.framer.next_id == 0 && skipped > 0 {
+            let reason = format!("no JPEG in {skipped} bytes: each begins with ff d8 ff");
+            return Err(Error::new(ErrorKind::InvalidData, reason));
+        }
+        Ok(found)
     }
 }
 
@@ -112,20 +122,6 @@ impl Source for RawSource {
 
     fn fps(&self) -> Option<f64> {
         self.fps
-    }
-}
-
-/// Reads up to and including the next end-of-image marker; `false` at the end of the stream.
-pub(crate) fn read_jpeg(input: &mut impl BufRead, jpeg: &mut Vec<u8>) -> std::io::Result<bool> {
-    jpeg.clear();
-    loop {
-        let room = (MAX_JPEG + 1 - jpeg.len()) as u64;
-        if input.by_ref().take(room).read_until(0xd9, jpeg)? == 0 {
-            return Ok(!jpeg.is_empty());
-        }
-        if jpeg.ends_with(&[0xff, 0xd9]) || jpeg.len() > MAX_JPEG {
-            return Ok(true);
-        }
     }
 }
 
@@ -182,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn jpegs_are_split_at_their_ends() {
+    fn jpegs_are_read_one_after_the_other() {
         let mut stream = Vec::new();
         for side in [16u32, 24] {
             image::codecs::jpeg::JpegEncoder::new(&mut stream)
@@ -201,5 +197,13 @@ mod tests {
             );
         }
         assert!(matches!(source.next(), Ok(Next::End)));
+    }
+    #[test]
+    fn a_stream_without_any_jpeg_is_an_error() {
+        let mut source = source(vec![7; 500], PixelFormat::Mjpeg, None).unwrap();
+        let error = source.next().unwrap_err();
+        assert!(!error.is_damaged_frame());
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert_eq!(cause, "no JPEG in 500 bytes: each begins with ff d8 ff");
     }
 }

@@ -2,11 +2,10 @@
 
 use super::dataset::DatasetError;
 use super::tar_index::{TarEntry, TarIndex, plain_path};
-use crate::capture::decode::jpeg_is_complete;
+use crate::capture::decode::decode_image;
 use crate::geometry::Size;
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 use std::fs::File;
-use std::io::{self, Cursor, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 /// The annotation file's name in a folder and in a tar.
@@ -206,20 +205,14 @@ impl Images {
 }
 
 fn decode(bytes: &[u8], expected: Option<Size>) -> Result<(Size, Vec<u8>), String> {
-    let reader = ImageReader::new(Cursor::new(bytes))
-        .with_guessed_format()
-        .map_err(|e| e.to_string())?;
-    if reader.format() == Some(ImageFormat::Jpeg) && !jpeg_is_complete(bytes) {
-        return Err("the JPEG has no end: the file was cut short".to_owned());
+    let image = decode_image(bytes).map_err(|e| e.to_string())?;
+    match expected.filter(|&expected| expected != image.size) {
+        Some(expected) => Err(format!(
+            "the annotations say {expected}, got {}",
+            image.size
+        )),
+        None => Ok((image.size, image.rgb)),
     }
-    let decoder = reader.into_decoder().map_err(|e| e.to_string())?;
-    let (width, height) = decoder.dimensions();
-    let size = Size::new(width, height);
-    if let Some(expected) = expected.filter(|&expected| expected != size) {
-        return Err(format!("the annotations say {expected}, got {size}"));
-    }
-    let image = DynamicImage::from_decoder(decoder).map_err(|e| e.to_string())?;
-    Ok((size, image.into_rgb8().into_raw()))
 }
 
 fn read_error(path: &Path) -> impl Fn(io::Error) -> DatasetError {

@@ -2,6 +2,7 @@
 
 mod clips;
 mod display;
+mod jpeg;
 mod names;
 mod stopping;
 mod terminal;
