@@ -7,6 +7,7 @@ mod cli;
 mod cpu_engine_alloc;
 mod custom_stage;
 mod eval;
+mod faults;
 mod fuzz;
 mod golden;
 mod gpu_floor;

@@ -1,0 +1,3 @@
+//! Faults of input and surroundings that users met, one module for each kind.
+
+mod annotations;
