@@ -10,6 +10,7 @@ mod run;
 mod signals;
 mod stages;
 
+use crate::capture::address::{shown_source, without_secrets};
 use crate::config::{DetectorSettings, Resolved, Settings, resolve};
 use crate::detect::{Detector, DetectorOptions};
 use crate::model::{Model, ModelError};
@@ -83,6 +84,28 @@ impl RunArgs {
         let file = self.config.as_deref();
         resolve(&self.settings, file, tables).map_err(|e| config_failure(e, file.is_some()))
     }
+}
+
+/// Prints what the parser of the command line has to say, help among it, and returns the exit code.
+/// clap repeats arguments as they were given: a mistake in one with an address is shown as the same
+/// mistake in one without its secrets.
+pub fn explain(error: &clap::Error) -> u8 {
+    let args: Vec<String> = std::env::args_os()
+        .map(|arg| arg.to_string_lossy().into_owned())
+        .collect();
+    let shown: Vec<String> = args.iter().map(|arg| shown_source(arg)).collect();
+    let _ = match shown == args {
+        true => error.print(),
+        false => match Cli::try_parse_from(shown) {
+            Err(harmless) if harmless.kind() == error.kind() => harmless.print(),
+            _ => write!(
+                std::io::stderr(),
+                "{}",
+                without_secrets(&error.render().to_string())
+            ),
+        },
+    };
+    u8::try_from(error.exit_code()).unwrap_or(USAGE)
 }
 
 /// A line on stderr, for people. On a full disk, or when nobody listens any more, it is lost: that

@@ -25,6 +25,7 @@ pub use error::ConfigError;
 pub use merge::{Resolved, resolve};
 pub use threshold::ThresholdSpec;
 
+use crate::capture::address::shown_source;
 use crate::detection::Thresholds;
 use crate::engine::cpu::Isa;
 use crate::engine::{EngineChoice, EngineOptions, Precision};
@@ -35,6 +36,7 @@ use crate::sink::jsonl::file::LogOptions;
 use crate::units::{Bytes, DAY_MS, Interval};
 use error::did_you_mean;
 use serde::{Deserialize, Deserializer, Serialize};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use values::{CameraName, Device, Fps, FrameSize, RotateSize, Whole};
@@ -65,7 +67,7 @@ pub struct Settings {
 }
 
 /// The source of frames.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, clap::Args)]
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
 #[serde(default)]
 pub struct SourceSettings {
     /// Name of the camera in every line of the log [default: from the source]
@@ -201,6 +203,17 @@ impl Settings {
     /// Frames after which the run ends.
     pub fn max_frames(&self) -> Option<u64> {
         self.max_frames.map(Whole::get)
+    }
+}
+
+/// The settings that are given, without the secrets of an address or a pipeline.
+impl fmt::Debug for SourceSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut given = toml::Table::try_from(self).map_err(|_| fmt::Error)?;
+        if let Some(toml::Value::String(source)) = given.get_mut("source") {
+            *source = shown_source(source);
+        }
+        given.fmt(f)
     }
 }
 
@@ -351,6 +364,31 @@ mod tests {
         };
         let error = wrong.thresholds(&model.manifest).unwrap_err().to_string();
         assert!(error.contains("did you mean 'class1'?"), "{error}");
+    }
+
+    #[test]
+    fn settings_are_shown_without_the_secrets_of_a_source() {
+        for (source, shown) in [
+            (
+                "rtsp://u:s3cret@camera/live?k=s3cret",
+                "rtsp://camera/live?…",
+            ),
+            ("gst:rtspsrc user-pw=s3cret", "gst:…"),
+            ("clip.avi", "clip.avi"),
+        ] {
+            let line = Settings {
+                source: SourceSettings {
+                    source: Some(source.to_owned()),
+                    ..SourceSettings::default()
+                },
+                ..Settings::default()
+            };
+            let resolved = format!("{:?}", resolve(&line, None, &[]).unwrap());
+            assert!(
+                resolved.contains(shown) && !resolved.contains("s3cret"),
+                "{resolved}"
+            );
+        }
     }
 
     #[test]

@@ -6,7 +6,10 @@ use std::process::ExitCode;
 use vovcam::cli::Cli;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return ExitCode::from(vovcam::cli::explain(&error)),
+    };
     start_log(cli.verbose);
     match cli.run() {
         Ok(()) => ExitCode::SUCCESS,

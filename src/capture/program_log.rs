@@ -1,5 +1,6 @@
 //! Standard output and standard error of a child program, line by line into this program's log.
 
+use super::address::Secrets;
 use crate::clock::{Clock, MonoTime};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io::{PipeReader, Read};
@@ -15,6 +16,7 @@ pub(super) struct ProgramLog {
     /// `None` once the program has closed it.
     pipe: Option<PipeReader>,
     program: String,
+    secrets: Secrets,
     clock: Arc<dyn Clock>,
     line: Vec<u8>,
     /// The last complete line.
@@ -56,10 +58,16 @@ impl RateLimit {
 }
 
 impl ProgramLog {
-    pub(super) fn new(pipe: PipeReader, program: &str, clock: &Arc<dyn Clock>) -> ProgramLog {
+    pub(super) fn new(
+        pipe: PipeReader,
+        program: &str,
+        secrets: Secrets,
+        clock: &Arc<dyn Clock>,
+    ) -> ProgramLog {
         ProgramLog {
             pipe: Some(pipe),
             program: program.to_owned(),
+            secrets,
             clock: Arc::clone(clock),
             line: Vec::new(),
             last: None,
@@ -108,7 +116,9 @@ impl ProgramLog {
     }
 
     fn end_line(&mut self) {
-        let text = without_passwords(&String::from_utf8_lossy(&self.line));
+        let text = self
+            .secrets
+            .taken_out_of(&String::from_utf8_lossy(&self.line));
         self.line.clear();
         if text.trim().is_empty() {
             return;
@@ -123,28 +133,6 @@ impl ProgramLog {
     }
 }
 
-/// Replaces passwords in addresses, `user:password@` → `user:***@`, since logs are shared.
-pub(super) fn without_passwords(text: &str) -> String {
-    let mut parts = text.split("://");
-    let mut shown = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        shown.push_str("://");
-        let end = part
-            .find(|c: char| c == '/' || c.is_whitespace())
-            .unwrap_or(part.len());
-        let user = part[..end].rfind('@').map(|at| &part[..at]);
-        match user.and_then(|user| user.split_once(':')) {
-            Some((name, password)) => {
-                shown.push_str(name);
-                shown.push_str(":***");
-                shown.push_str(&part[name.len() + 1 + password.len()..]);
-            }
-            None => shown.push_str(part),
-        }
-    }
-    shown
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,26 +144,5 @@ mod tests {
         let shown = (0..100).filter(|_| limit.admit(start).is_some()).count();
         assert_eq!(shown, 20);
         assert_eq!(limit.admit(start + RateLimit::PERIOD), Some(80));
-    }
-
-    #[test]
-    fn passwords_are_not_shown() {
-        for (text, shown) in [
-            ("rtsp://u:p@host/s", "rtsp://u:***@host/s"),
-            (
-                "[rtsp @ 0x1] rtsp://u:p:q@h:554/s: refused",
-                "[rtsp @ 0x1] rtsp://u:***@h:554/s: refused",
-            ),
-            (
-                "location=rtsp://u:p@q@host latency=0",
-                "location=rtsp://u:***@host latency=0",
-            ),
-            ("rtsp://u:it's@host/s", "rtsp://u:***@host/s"),
-            ("rtsp://user@host/a@b", "rtsp://user@host/a@b"),
-            ("rtsp://host:554/s", "rtsp://host:554/s"),
-            ("clip.mp4", "clip.mp4"),
-        ] {
-            assert_eq!(without_passwords(text), shown);
-        }
     }
 }
