@@ -1,5 +1,6 @@
 //! Sources of frames: cameras, clips, folders of images, standard input, and a test pattern.
 
+pub mod address;
 #[cfg(target_os = "linux")]
 pub mod camera;
 mod child;
@@ -18,6 +19,7 @@ pub mod video;
 pub(crate) mod y4m;
 
 use crate::avi::AviError;
+use crate::capture::address::{Address, Pipeline};
 use crate::capture::decode::{DecodeError, ImageError};
 use crate::clock::{Clock, MonoTime};
 use crate::escape;
@@ -216,11 +218,11 @@ pub enum SourceSpec {
     /// The moving test pattern: this many frames, or endless.
     Pattern(Option<u64>),
     /// An address that ffmpeg reads.
-    Ffmpeg(String),
+    Address(Address),
     /// A Jetson's CSI camera, by sensor id.
     Csi(u32),
-    /// A GStreamer pipeline, split into words.
-    Gst(Vec<String>),
+    /// A GStreamer pipeline.
+    Gst(Pipeline),
 }
 
 impl SourceSpec {
@@ -245,8 +247,8 @@ impl SourceSpec {
             | SourceSpec::Pipe(path) => file(path),
             SourceSpec::Stdin => "stdin".to_owned(),
             SourceSpec::Pattern(_) => "pattern".to_owned(),
-            SourceSpec::Ffmpeg(input) if program::is_stream(input) => host(input).to_owned(),
-            SourceSpec::Ffmpeg(input) => file(Path::new(input)),
+            SourceSpec::Address(address) if program::is_stream(address.reveal()) => address.host(),
+            SourceSpec::Address(address) => clip_name(address),
             SourceSpec::Csi(sensor) => format!("csi{sensor}"),
             SourceSpec::Gst(_) => "gst".to_owned(),
         }
@@ -309,16 +311,17 @@ impl SourceSpec {
         }
         if let Some(pipeline) = text.strip_prefix("gst:") {
             let words = shlex::split(pipeline).filter(|words| !words.is_empty());
-            return Some(words.map(SourceSpec::Gst).ok_or_else(|| {
-                format!(
-                    "expected 'gst:PIPELINE' such as 'gst:videotestsrc ! video/x-raw,width=640', \
-                     with quotes in pairs, got '{text}'"
-                )
+            let words = words.map(|words| SourceSpec::Gst(Pipeline::new(words)));
+            // what it was may hold a password, and cannot be told apart
+            return Some(words.ok_or_else(|| {
+                "expected 'gst:PIPELINE' such as 'gst:videotestsrc ! video/x-raw,width=640', with \
+                 quotes in pairs"
+                    .to_owned()
             }));
         }
         match text {
             "pattern" => Some(Ok(SourceSpec::Pattern(None))),
-            _ if is_address(text) => Some(Ok(SourceSpec::Ffmpeg(text.to_owned()))),
+            _ if is_address(text) => Some(Ok(SourceSpec::Address(Address::new(text)))),
             _ => None,
         }
     }
@@ -338,11 +341,14 @@ fn is_address(text: &str) -> bool {
     })
 }
 
-/// Host and port of an address; credentials and path are left out, since the name is logged.
-fn host(address: &str) -> &str {
-    let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
-    let authority = rest.split(['/', '?']).next().unwrap_or(rest);
-    authority.rsplit('@').next().unwrap_or(authority)
+/// The name of a clip's file, as far as its address shows it.
+fn clip_name(address: &Address) -> String {
+    let shown = address.to_string();
+    let path = shown.split(['?', '#']).next().unwrap_or_default();
+    match path.rsplit('/').next() {
+        Some(name) if !name.is_empty() && !name.contains('…') => name.to_owned(),
+        _ => address.host(),
+    }
 }
 
 /// Options for opening a source.
@@ -389,18 +395,22 @@ pub fn open(spec: &SourceSpec, options: &CaptureOptions) -> Result<Box<dyn Sourc
             Box::new(NotEmpty::new(frames, &options.stop))
         }
         SourceSpec::Pattern(frames) => Box::new(pattern::PatternSource::new(*frames, options)),
-        SourceSpec::Ffmpeg(input) if program::is_stream(input) => {
-            let (input, requested) = (input.clone(), options.clone());
-            supervised(options, move || ProgramSource::ffmpeg(&input, &requested))?
+        SourceSpec::Address(address) if program::is_stream(address.reveal()) => {
+            let (address, requested) = (address.clone(), options.clone());
+            supervised(options, move || {
+                ProgramSource::address(&address, &requested)
+            })?
         }
-        SourceSpec::Ffmpeg(input) => Box::new(ProgramSource::ffmpeg(input, options)?),
+        SourceSpec::Address(address) => Box::new(ProgramSource::address(address, options)?),
         SourceSpec::Csi(sensor) => {
             let (sensor, requested) = (*sensor, options.clone());
             supervised(options, move || Ok(ProgramSource::csi(sensor, &requested)))?
         }
-        SourceSpec::Gst(words) => {
-            let (words, requested) = (words.clone(), options.clone());
-            supervised(options, move || Ok(ProgramSource::gst(&words, &requested)))?
+        SourceSpec::Gst(pipeline) => {
+            let (pipeline, requested) = (pipeline.clone(), options.clone());
+            supervised(options, move || {
+                Ok(ProgramSource::gst(&pipeline, &requested))
+            })?
         }
     })
 }
@@ -540,16 +550,16 @@ mod tests {
             ("a b://c.mp4", S::Clip("a b://c.mp4".into())),
             (
                 "rtsp://camera/stream",
-                S::Ffmpeg("rtsp://camera/stream".into()),
+                S::Address(Address::new("rtsp://camera/stream")),
             ),
             ("csi://1", S::Csi(1)),
             (
                 "gst:v4l2src ! 'video/x-raw, width=640'",
-                S::Gst(
+                S::Gst(Pipeline::new(
                     ["v4l2src", "!", "video/x-raw, width=640"]
                         .map(str::to_owned)
                         .into(),
-                ),
+                )),
             ),
         ] {
             assert_eq!(SourceSpec::parse(text), Ok(spec));
@@ -560,6 +570,8 @@ mod tests {
             ("frames/", "frames"),
             ("-", "stdin"),
             ("rtsp://me:secret@10.0.0.7:554/live?token=x", "10.0.0.7:554"),
+            ("http://me:secret@host/video/clip.mp4?token=x", "clip.mp4"),
+            ("http://host/s3cret.mp4", "host"),
             ("csi://1", "csi1"),
         ] {
             assert_eq!(SourceSpec::parse(spec).unwrap().name(), name);
@@ -567,6 +579,8 @@ mod tests {
         for wrong in ["pattern:many", "csi://front", "gst:", "gst:a 'b"] {
             assert!(SourceSpec::parse(wrong).is_err(), "{wrong}");
         }
+        let unpaired = SourceSpec::parse("gst:rtspsrc user-pw='s3cret").unwrap_err();
+        assert!(!unpaired.contains("s3cret"), "{unpaired}");
         assert_eq!(S::camera("2"), S::Camera("/dev/video2".into()));
     }
 }

@@ -12,6 +12,7 @@ mod signals;
 mod stages;
 mod window;
 
+use crate::capture::address::{shown_source, without_secrets};
 use crate::config::{DetectorSettings, Resolved, Settings, resolve};
 use crate::detect::{Detector, DetectorOptions};
 use crate::escape::{self, Printable};
@@ -105,20 +106,21 @@ fn print_failure(error: io::Error) -> Failure {
 }
 
 /// Prints what the parser of the command line has to say, help among it, and returns the exit code.
-/// clap repeats arguments as they were given, which may be the names of files.
+/// clap repeats arguments as they were given: a mistake in one that is an address, or a name that a
+/// terminal cannot show, is shown as the same mistake in one that can be shown.
 pub fn explain(error: &clap::Error) -> u8 {
     let args: Vec<OsString> = std::env::args_os().collect();
-    let shown = args
-        .iter()
-        .map(|arg| Printable(escape::name(arg)).to_string());
-    let shown: Vec<OsString> = shown.map(OsString::from).collect();
+    let shown = args.iter().map(|arg| {
+        let text = Printable(escape::name(arg)).to_string();
+        OsString::from(shown_source(&text))
+    });
+    let shown: Vec<OsString> = shown.collect();
     let _ = match shown == args {
         true => error.print(),
-        // the same mistake in arguments that a terminal can show
         false => match Cli::try_parse_from(shown) {
             Err(harmless) if harmless.kind() == error.kind() => harmless.print(),
             _ => {
-                let text = escape::lines(&error.render().to_string());
+                let text = escape::lines(&without_secrets(&error.render().to_string()));
                 write!(std::io::stderr(), "{text}")
             }
         },

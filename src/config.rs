@@ -26,6 +26,7 @@ pub use error::ConfigError;
 pub use merge::{Resolved, resolve};
 pub use threshold::ThresholdSpec;
 
+use crate::capture::address::shown_source;
 use crate::detection::Thresholds;
 use crate::engine::cpu::Isa;
 use crate::engine::{EngineChoice, EngineOptions, Precision};
@@ -37,6 +38,7 @@ use crate::units::{Bytes, DAY_MS, Interval};
 use error::did_you_mean;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::ffi::OsString;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use values::{CameraName, Device, Fps, FrameSize, RotateSize, Whole};
@@ -67,7 +69,7 @@ pub struct Settings {
 }
 
 /// The source of frames.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, clap::Args)]
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
 #[serde(default)]
 pub struct SourceSettings {
     /// Name of the camera in every line of the log [default: from the source]
@@ -207,6 +209,17 @@ impl Settings {
     /// Frames after which the run ends.
     pub fn max_frames(&self) -> Option<u64> {
         self.max_frames.map(Whole::get)
+    }
+}
+
+/// The settings that are given, without the secrets of an address or a pipeline.
+impl fmt::Debug for SourceSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut given = toml::Table::try_from(self).map_err(|_| fmt::Error)?;
+        if let Some(toml::Value::String(source)) = given.get_mut("source") {
+            *source = shown_source(source);
+        }
+        given.fmt(f)
     }
 }
 
@@ -383,6 +396,31 @@ mod tests {
         for bad in ["''", "'person,'", "[' ']", "[1]", "1"] {
             let error = names(&format!("classes = {bad}")).unwrap_err().to_string();
             assert!(error.contains("expected a list of names"), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn settings_are_shown_without_the_secrets_of_a_source() {
+        for (source, shown) in [
+            (
+                "rtsp://u:s3cret@camera/live?k=s3cret",
+                "rtsp://camera/live?…",
+            ),
+            ("gst:rtspsrc user-pw=s3cret", "gst:…"),
+            ("clip.avi", "clip.avi"),
+        ] {
+            let line = Settings {
+                source: SourceSettings {
+                    source: Some(source.into()),
+                    ..SourceSettings::default()
+                },
+                ..Settings::default()
+            };
+            let resolved = format!("{:?}", resolve(&line, None, &[]).unwrap());
+            assert!(
+                resolved.contains(shown) && !resolved.contains("s3cret"),
+                "{resolved}"
+            );
         }
     }
 

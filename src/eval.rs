@@ -5,10 +5,13 @@
 //!                 results file ──▶
 //! ```
 
+mod annotations;
 pub mod calibration;
 pub mod coco;
 pub mod dataset;
+pub mod id;
 mod images;
+mod json;
 pub mod predictions;
 pub mod report;
 mod tar_index;
@@ -18,6 +21,7 @@ use crate::detection::Detection;
 use crate::frame::Frame;
 use coco::CocoMetrics;
 use dataset::{ClassMap, Dataset, DatasetError};
+use id::Id;
 use predictions::{Prediction, Predictions};
 use serde::Serialize;
 use std::error::Error;
@@ -154,7 +158,7 @@ pub struct ClassEvaluation {
     /// Its name.
     pub name: String,
     /// Its id in the data set.
-    pub category_id: i64,
+    pub category_id: Id,
     /// Number of images that label it completely.
     pub images: usize,
     /// Annotated boxes, without ignored ones.
@@ -191,7 +195,12 @@ pub fn evaluate(dataset: &Dataset, predictions: &Predictions, options: &EvalOpti
         classes_in_mean: in_mean.clone().count(),
         coco: CocoMetrics::mean(in_mean.clone().map(|class| &class.coco)),
         voc: VocMetrics::mean(in_mean.map(|class| &class.voc)),
-        notes: dataset.notes.clone(),
+        notes: dataset
+            .notes
+            .iter()
+            .chain(predictions.notes())
+            .cloned()
+            .collect(),
         classes,
     }
 }
@@ -211,7 +220,7 @@ fn evaluate_class(
     let detections = (0..images.len()).flat_map(|image| predictions.of_image(image));
     ClassEvaluation {
         name: dataset.categories[category].name.clone(),
-        category_id: dataset.categories[category].id,
+        category_id: dataset.categories[category].id.clone(),
         images: images
             .iter()
             .filter(|image| image.labelled[category])

@@ -10,6 +10,7 @@ use crate::capture::jpeg::{self, CAMERA_SURPLUS, JpegError, JpegStream, Origin};
 use crate::capture::y4m::{self, FrameReader};
 use crate::config::{ConfigError, Settings, resolve};
 use crate::eval::dataset::Dataset;
+use crate::eval::id::Id;
 use crate::eval::predictions::Predictions;
 use crate::eval::{EvalOptions, Evaluation, evaluate};
 use crate::geometry::Size;
@@ -436,24 +437,13 @@ pub fn tar(bytes: &[u8]) -> String {
 }
 
 fn check_dataset(dataset: &Dataset) {
-    let ids = |a: i64, b: i64| a < b;
-    assert!(
-        dataset
-            .categories
-            .windows(2)
-            .all(|pair| ids(pair[0].id, pair[1].id))
-    );
-    assert!(
-        dataset
-            .images
-            .windows(2)
-            .all(|pair| ids(pair[0].id, pair[1].id))
-    );
+    assert!(dataset.categories.is_sorted_by(|a, b| a.id < b.id));
+    assert!(dataset.images.is_sorted_by(|a, b| a.id < b.id));
     for image in &dataset.images {
         assert_eq!(image.labelled.len(), dataset.categories.len());
         for truth in &image.truths {
             assert!(image.labelled[truth.category]);
-            assert!(truth.bbox[2] >= 0.0 && truth.bbox[3] >= 0.0);
+            assert!(truth.bbox.iter().all(|value| value.is_finite()));
         }
     }
 }
@@ -476,13 +466,15 @@ fn check_own_boxes(dataset: &Dataset) {
             return;
         }
         rows.extend(image.truths.iter().map(|truth| {
-            let category = dataset.categories[truth.category].id;
-            serde_json::json!({
-                "image_id": image.id, "category_id": category, "bbox": truth.bbox, "score": 1.0,
-            })
+            let text = |id: &Id| serde_json::to_string(id).expect("an id can be written");
+            let (image, category) = (text(&image.id), text(&dataset.categories[truth.category].id));
+            let bbox = truth.bbox;
+            format!(
+                r#"{{"image_id": {image}, "category_id": {category}, "bbox": {bbox:?}, "score": 1}}"#
+            )
         }));
     }
-    let file = Scratch::with(serde_json::Value::from(rows).to_string().as_bytes());
+    let file = Scratch::with(format!("[{}]", rows.join(",")).as_bytes());
     let own = Predictions::read(file.path(), dataset).expect("the set's own boxes are results");
     let evaluation = evaluate(dataset, &own, &EvalOptions::default());
     check_figures(&evaluation);

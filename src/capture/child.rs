@@ -7,35 +7,48 @@
 //! descriptors 1 and 2 go to [`ProgramLog`].
 #![allow(
     unsafe_code,
-    reason = "prctl(PR_SET_PDEATHSIG) must be called between fork and exec"
+    reason = "prctl(PR_SET_PDEATHSIG) and fcntl must be called between fork and exec"
 )]
 
+use super::address::Secrets;
 use super::pipe::Pipe;
 use super::program_log::ProgramLog;
 use super::{CaptureError, CaptureOptions};
 use crate::clock::{MonoTime, SystemClock};
 use crossbeam_channel::{Receiver, RecvTimeoutError, never};
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
-use std::os::fd::OwnedFd;
+use std::io::{self, BufReader, PipeReader, Read, Write};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 /// A program with its arguments.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Launch {
     pub(super) program: String,
     pub(super) args: Vec<OsString>,
+    pub(super) script: Option<Script>,
     /// How to install the program, for the error if it is missing.
     pub(super) install: &'static str,
-    /// The source that it reads, for messages; without passwords.
+    /// The source that it reads, for messages; without secrets.
     pub(super) input: String,
+    /// What its messages must not show.
+    pub(super) secrets: Secrets,
+}
+
+/// A text that the program reads from a pipe: its arguments are shown to every user of the machine.
+#[derive(Clone)]
+pub(super) struct Script {
+    pub(super) text: String,
+    /// Index of the argument that becomes `pipe:N`, as ffmpeg names a descriptor.
+    pub(super) argument: usize,
 }
 
 /// Time for a child to exit after SIGINT, or after it closed its output. A run that is interrupted
@@ -78,9 +91,19 @@ impl Child {
         };
         let (data, data_in) = io::pipe().map_err(failed)?;
         let (messages, messages_in) = io::pipe().map_err(failed)?;
+        let mut args = launch.args.clone();
+        let mut secrets = launch.secrets.clone();
+        let script = launch.script.as_ref();
+        let pipe = script.map(|script| filled_pipe(&script.text)).transpose();
+        let pipe = pipe.map_err(failed)?;
+        if let (Some(script), Some(pipe)) = (script, &pipe) {
+            let name = format!("pipe:{}", pipe.as_raw_fd());
+            secrets.put(&name, &launch.input);
+            args[script.argument] = name.into();
+        }
         let mut command = Command::new(&launch.program);
         command
-            .args(&launch.args)
+            .args(args)
             .stdin(data_in)
             .stdout(messages_in.try_clone().map_err(failed)?)
             .stderr(messages_in)
@@ -89,8 +112,11 @@ impl Child {
             command.env_remove(name); // only this process notifies the service manager
         }
         die_with_parent(&mut command);
+        if let Some(pipe) = &pipe {
+            inherit(&mut command, pipe.as_raw_fd());
+        }
         let process = command.spawn().map_err(failed)?;
-        let log = ProgramLog::new(messages, &launch.program, &options.clock);
+        let log = ProgramLog::new(messages, &launch.program, secrets, &options.clock);
         let data = File::from(OwnedFd::from(data));
         let data = Pipe::new(data, Some(log), &options.stop, &options.clock);
         Ok(Child {
@@ -206,6 +232,30 @@ pub(super) fn version(program: &str, stop: &Receiver<()>) -> Option<String> {
     process.wait().ok()?.success().then_some(text)
 }
 
+/// A pipe that holds a text, and whose writing end is closed.
+fn filled_pipe(text: &str) -> io::Result<PipeReader> {
+    let (reader, mut writer) = io::pipe()?;
+    // a text that the pipe does not hold is an error: nobody reads yet
+    fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    writer.write_all(text.as_bytes())?;
+    Ok(reader)
+}
+
+/// Leaves a descriptor open in the program.
+fn inherit(command: &mut Command, fd: RawFd) {
+    let pre_exec = move || {
+        // SAFETY: the caller keeps the descriptor open until the command has started.
+        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+        fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        Ok(())
+    };
+    // SAFETY: between fork and exec only async-signal-safe functions may be called, and no memory
+    // may be allocated: `pre_exec` makes the system call fcntl, and its errors are plain numbers.
+    unsafe {
+        command.pre_exec(pre_exec);
+    }
+}
+
 #[cfg(target_os = "linux")]
 fn die_with_parent(command: &mut Command) {
     let parent = std::process::id();
@@ -238,8 +288,10 @@ mod tests {
         let launch = Launch {
             program: "sh".to_owned(),
             args: vec!["-c".into(), script.into()],
+            script: None,
             install: "",
             input: "test".to_owned(),
+            secrets: Secrets::default(),
         };
         Child::spawn(&launch, &test_options()).unwrap()
     }
@@ -310,12 +362,43 @@ mod tests {
     }
 
     #[test]
+    fn a_script_is_read_from_a_pipe_that_messages_do_not_name() {
+        let launch = Launch {
+            program: "sh".to_owned(),
+            args: ["-c", "cat /dev/fd/${0#pipe:} >&0; echo no $0 >&2", "", "x"]
+                .map(OsString::from)
+                .into(),
+            script: Some(Script {
+                text: "line 1\nline 2\n".to_owned(),
+                argument: 2,
+            }),
+            install: "",
+            input: "rtsp://camera".to_owned(),
+            secrets: Secrets::default(),
+        };
+        // a second start gets the text again
+        for _ in 0..2 {
+            let mut child = Child::spawn(&launch, &test_options()).unwrap();
+            assert_eq!(read(&mut child), "line 1\nline 2\n");
+            assert_eq!(child.end().1.as_deref(), Some("no rtsp://camera"));
+        }
+    }
+
+    #[test]
+    fn a_script_that_no_pipe_holds_is_an_error_and_no_hang() {
+        let error = filled_pipe(&"x".repeat(1 << 24)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
     fn a_program_that_is_missing_is_named_with_how_to_install_it() {
         let launch = Launch {
             program: "no-such-program".to_owned(),
             args: vec![],
+            script: None,
             install: "apt-get install it",
             input: "rtsp://camera".to_owned(),
+            secrets: Secrets::default(),
         };
         let error = Child::spawn(&launch, &test_options()).err().unwrap();
         assert_eq!(

@@ -1,15 +1,16 @@
 //! Frames from another program: ffmpeg for clips and network cameras, GStreamer for CSI cameras
 //! and user pipelines. Both write YUV4MPEG2, whose header has the frame size.
 
-use super::child::{Child, Launch, version};
+use super::address::{Address, Pipeline, Secrets};
+use super::child::{Child, Launch, Script, version};
 use super::pipe::is_stop;
-use super::program_log::{NO_STREAM, lacks_times, without_passwords};
+use super::program_log::{NO_STREAM, lacks_times};
 use super::y4m::{self, FrameReader, Header};
 use super::{CaptureError, CaptureOptions, Framer, Next, Source};
 use crate::capture::decode::{YuvCoding, to_rgb};
 use crate::escape;
 use crate::geometry::Size;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 use std::process::ExitStatus;
@@ -38,7 +39,7 @@ const INSTALL_GSTREAMER: &str = "install it with 'apt-get install gstreamer1.0-t
 /// A program and the frames that it writes. A live source's program starts with the first call of
 /// [`Source::next`].
 pub struct ProgramSource {
-    /// The source as the user named it, without passwords.
+    /// The source as the user named it, without secrets.
     name: String,
     launch: Launch,
     live: bool,
@@ -89,34 +90,49 @@ pub fn is_stream(input: &str) -> bool {
 }
 
 impl ProgramSource {
-    /// An address, read by ffmpeg. A clip is opened at once, a stream with its first frame.
-    ///
-    /// # Errors
-    /// If ffmpeg is missing, or cannot read the clip.
-    pub fn ffmpeg(input: &str, options: &CaptureOptions) -> Result<ProgramSource, CaptureError> {
-        ProgramSource::opened(OsStr::new(input), input, is_stream(input), options)
-    }
-
     /// A clip in a file, read by ffmpeg.
     ///
     /// # Errors
     /// If ffmpeg is missing, or cannot read the clip.
     pub fn clip(path: &Path, options: &CaptureOptions) -> Result<ProgramSource, CaptureError> {
-        // without `file:` ffmpeg takes what stands before a colon for a protocol
-        let mut input = OsString::from("file:");
-        input.push(path);
-        ProgramSource::opened(&input, &escape::name(path.as_os_str()), false, options)
+        let version = ffmpeg_version(options);
+        ProgramSource::opened(
+            &Input::file(path),
+            Secrets::default(),
+            version,
+            false,
+            options,
+        )
+    }
+
+    /// An address, read by ffmpeg. A clip is opened at once, a stream with its first frame.
+    ///
+    /// # Errors
+    /// If ffmpeg is missing, or cannot read the clip.
+    pub fn address(
+        address: &Address,
+        options: &CaptureOptions,
+    ) -> Result<ProgramSource, CaptureError> {
+        if address.reveal().contains(char::is_control) {
+            let reason = format!("the address '{address}' has a control character in it");
+            return Err(CaptureError::Unusable(reason));
+        }
+        let version = ffmpeg_version(options);
+        let (input, live) = (Input::of(address, version), is_stream(address.reveal()));
+        ProgramSource::opened(&input, address.secrets(), version, live, options)
     }
 
     fn opened(
-        input: &OsStr,
-        name: &str,
+        input: &Input,
+        secrets: Secrets,
+        version: Option<(u32, u32)>,
         live: bool,
         options: &CaptureOptions,
     ) -> Result<ProgramSource, CaptureError> {
         let source = |times| {
-            let args = ffmpeg_args(input, live, times, options);
-            ProgramSource::new(launch(FFMPEG, args, INSTALL_FFMPEG, name), live, options)
+            let mut launch = ffmpeg(input, version, times);
+            launch.secrets = secrets.clone();
+            ProgramSource::new(launch, live, options)
         };
         if live {
             return Ok(source(false));
@@ -158,14 +174,16 @@ impl ProgramSource {
         ProgramSource::new(launch, true, options)
     }
 
-    /// A GStreamer pipeline that ends in raw video; `words` are split as by a shell.
-    pub fn gst(words: &[String], options: &CaptureOptions) -> ProgramSource {
+    /// A GStreamer pipeline that ends in raw video. gst-launch-1.0 takes it as arguments alone, which
+    /// every user of the machine can see.
+    pub fn gst(pipeline: &Pipeline, options: &CaptureOptions) -> ProgramSource {
         let mut args = strings(&["-q"]);
-        args.extend(words.iter().map(OsString::from));
+        args.extend(pipeline.reveal().iter().map(OsString::from));
         args.extend(strings(&["!", "videoconvert"]));
         args.extend(y4m_out("video/x-raw,format=I420,colorimetry=bt601"));
-        let input = format!("gst:{}", words.join(" "));
-        let launch = launch(GSTREAMER, args, INSTALL_GSTREAMER, &input);
+        let input = pipeline.to_string();
+        let mut launch = launch(GSTREAMER, args, INSTALL_GSTREAMER, &input);
+        launch.secrets = pipeline.secrets();
         ProgramSource::new(launch, true, options)
     }
 
@@ -367,9 +385,145 @@ fn launch(program: &str, args: Vec<OsString>, install: &'static str, input: &str
     Launch {
         program: program.to_owned(),
         args,
+        script: None,
         install,
-        input: without_passwords(input),
+        input: input.to_owned(),
+        secrets: Secrets::default(),
     }
+}
+
+/// What ffmpeg reads.
+struct Input {
+    /// Options up to and with `-i` and what follows it.
+    args: Vec<OsString>,
+    /// A list of one file, of which the last option is the name.
+    script: Option<String>,
+    /// For messages.
+    name: String,
+}
+
+impl Input {
+    fn file(path: &Path) -> Input {
+        // without `file:` ffmpeg takes what stands before a colon for a protocol
+        let mut input = OsString::from("file:");
+        input.push(path);
+        Input {
+            args: vec!["-i".into(), input],
+            script: None,
+            name: escape::name(path.as_os_str()),
+        }
+    }
+
+    /// An address. One with secrets in it reaches ffmpeg in a list for its demuxer `concat`, through
+    /// a pipe.
+    fn of(address: &Address, version: Option<(u32, u32)>) -> Input {
+        // over UDP (ffmpeg's default) lost packets damage frames
+        let transport = match address.reveal().starts_with("rtsp") {
+            true => Some("tcp"),
+            false => None,
+        };
+        let name = address.to_string();
+        if !address.has_secrets() || !reads_lists(version) {
+            if address.has_secrets() {
+                tracing::warn!(
+                    "this ffmpeg is older than 5.0: it gets '{name}' whole on its command line, which \
+                     every user of this machine can see"
+                );
+            }
+            let mut args =
+                transport.map_or(vec![], |transport| strings(&["-rtsp_transport", transport]));
+            args.extend(strings(&["-i", address.reveal()]));
+            return Input {
+                args,
+                script: None,
+                name,
+            };
+        }
+        let quoted = address.reveal().replace('\'', r"'\''");
+        let mut script = format!("ffconcat version 1.0\nfile '{quoted}'\n");
+        if let Some(transport) = transport {
+            script.push_str(&format!("option rtsp_transport {transport}\n"));
+        }
+        let protocols = protocols(address);
+        Input {
+            args: strings(&[
+                "-f",
+                "concat",
+                "-safe",
+                "0",
+                "-protocol_whitelist",
+                &protocols,
+                "-i",
+                "pipe:",
+            ]),
+            script: Some(script),
+            name,
+        }
+    }
+}
+
+/// Whether this ffmpeg takes options of an input from a list, and keeps how a clip is turned: both
+/// since 5.0.
+fn reads_lists(version: Option<(u32, u32)>) -> bool {
+    version.is_none_or(|version| version >= (5, 0))
+}
+
+/// The protocols that an address may lead to, of which ffmpeg wants a list where it reads one: those
+/// of its own name, and what ffmpeg allows a playlist from the network to name. Files are not among
+/// them.
+fn protocols(address: &Address) -> String {
+    let scheme = address
+        .reveal()
+        .split_once("://")
+        .map_or("", |(scheme, _)| scheme);
+    let own = scheme.split(|c: char| !c.is_ascii_alphanumeric());
+    let further = match scheme.starts_with("rtmp") {
+        true => "rtmp,rtmpe,rtmps,rtmpt,rtmpte,rtmpts,ffrtmpcrypt,ffrtmphttp",
+        false => "rtp,srtp",
+    };
+    let known = [
+        "pipe",
+        "http",
+        "https",
+        "httpproxy",
+        "tls",
+        "tcp",
+        "udp",
+        "crypto",
+        "data",
+    ];
+    let all: Vec<&str> = known
+        .into_iter()
+        .chain(further.split(','))
+        .chain(own)
+        .collect();
+    all.join(",")
+}
+
+/// ffmpeg writes the frames of `input` on descriptor 0, and their `times` on descriptor 1.
+fn ffmpeg(input: &Input, version: Option<(u32, u32)>, times: bool) -> Launch {
+    let mut args = strings(&["-nostdin", "-v", "error"]);
+    args.extend_from_slice(&input.args);
+    let named = args.len() - 1;
+    // V: a video and not the cover picture of a song
+    args.extend(strings(&["-map", "0:V:0"]));
+    // passthrough: by default ffmpeg repeats and drops frames to get a constant rate
+    args.extend(strings(&[frame_rate_option(version), "passthrough"]));
+    // Y4M does not carry matrix and range: convert every input to BT.601 limited range
+    let mut filters = "scale=out_color_matrix=bt601:out_range=tv".to_owned();
+    if times {
+        filters.push(',');
+        filters.push_str(FRAME_TIMES);
+    }
+    args.extend(strings(&["-vf", &filters]));
+    args.extend(strings(&["-pix_fmt", "yuv420p", "-f", "yuv4mpegpipe"]));
+    args.extend(strings(&["-flush_packets", "1", "pipe:0"]));
+    let mut launch = launch(FFMPEG, args, INSTALL_FFMPEG, &input.name);
+    launch.script = input.script.clone().map(|text| Script {
+        text,
+        argument: named,
+    });
+    launch
 }
 
 fn strings(texts: &[&str]) -> Vec<OsString> {
@@ -381,43 +535,22 @@ fn y4m_out(format: &str) -> Vec<OsString> {
     strings(&["!", format, "!", "y4menc", "!", "fdsink", "fd=0"])
 }
 
-/// Arguments of ffmpeg for frames of `input` on descriptor 0, and their `times` on descriptor 1.
-fn ffmpeg_args(input: &OsStr, live: bool, times: bool, options: &CaptureOptions) -> Vec<OsString> {
-    let mut args = strings(&["-nostdin", "-v", "error"]);
-    if live && input.as_encoded_bytes().starts_with(b"rtsp") {
-        // over UDP (ffmpeg's default) lost packets damage frames
-        args.extend(strings(&["-rtsp_transport", "tcp"]));
-    }
-    args.push("-i".into());
-    args.push(input.to_owned());
-    // V: a video and not the cover picture of a song
-    args.extend(strings(&["-map", "0:V:0"]));
-    // passthrough: by default ffmpeg repeats and drops frames to get a constant rate
-    args.extend(strings(&[frame_rate_option(options), "passthrough"]));
-    // Y4M does not carry matrix and range: convert every input to BT.601 limited range
-    let mut filters = "scale=out_color_matrix=bt601:out_range=tv".to_owned();
-    if times {
-        filters.push(',');
-        filters.push_str(FRAME_TIMES);
-    }
-    args.extend(strings(&["-vf", &filters]));
-    args.extend(strings(&["-pix_fmt", "yuv420p", "-f", "yuv4mpegpipe"]));
-    args.extend(strings(&["-flush_packets", "1", "pipe:0"]));
-    args
+/// Major and minor version of ffmpeg; `None` for a build from the repository, which is most likely
+/// newer than any with a number.
+fn ffmpeg_version(options: &CaptureOptions) -> Option<(u32, u32)> {
+    parse_version(&version(FFMPEG, &options.stop).unwrap_or_default())
 }
 
 /// ffmpeg's name of the frame rate option: `-vsync` until 5.0, `-fps_mode` since 5.1.
-fn frame_rate_option(options: &CaptureOptions) -> &'static str {
-    let text = version(FFMPEG, &options.stop).unwrap_or_default();
-    match ffmpeg_version(&text) {
+fn frame_rate_option(version: Option<(u32, u32)>) -> &'static str {
+    match version {
         Some(version) if version < (5, 1) => "-vsync",
-        // a build from the repository has no version number and is most likely newer
         _ => "-fps_mode",
     }
 }
 
-/// Major and minor version from `ffmpeg version 4.4.2-0ubuntu0.22.04.1 Copyright …`.
-fn ffmpeg_version(text: &str) -> Option<(u32, u32)> {
+/// From `ffmpeg version 4.4.2-0ubuntu0.22.04.1 Copyright …`.
+fn parse_version(text: &str) -> Option<(u32, u32)> {
     let version = text.strip_prefix("ffmpeg version ")?;
     let mut numbers = version
         .trim_start_matches('n')
@@ -438,6 +571,7 @@ fn ending(status: Option<ExitStatus>, last_line: Option<String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::OsStr;
     use std::process::Command;
 
     #[test]
@@ -461,10 +595,39 @@ mod tests {
 
     #[test]
     fn versions_of_ffmpeg_are_understood() {
-        let version = |text: &str| ffmpeg_version(&format!("ffmpeg version {text} Copyright"));
+        let version = |text: &str| parse_version(&format!("ffmpeg version {text} Copyright"));
         assert_eq!(version("4.4.2-0ubuntu0.22.04.1"), Some((4, 4)));
         assert_eq!(version("n7.1"), Some((7, 1)));
         assert_eq!(version("N-109-gabc"), None);
+    }
+
+    #[test]
+    fn an_address_with_secrets_is_no_argument() {
+        let launch = |address: &str, version| {
+            let address = Address::new(address);
+            ffmpeg(&Input::of(&address, version), version, false)
+        };
+        let joined = |launch: &Launch| launch.args.join(OsStr::new(" ")).into_string().unwrap();
+        let plain = launch("rtsp://camera/live", Some((5, 1)));
+        assert!(plain.script.is_none());
+        assert!(joined(&plain).contains("-rtsp_transport tcp -i rtsp://camera/live -map"));
+
+        let secret = launch("rtsp://u:it's@camera/live", Some((5, 0)));
+        let args = joined(&secret);
+        let script = secret.script.unwrap();
+        let list = "ffconcat version 1.0\nfile 'rtsp://u:it'\\''s@camera/live'\noption rtsp_transport tcp\n";
+        assert_eq!(script.text, list);
+        assert_eq!(secret.args[script.argument], "pipe:");
+        assert_eq!(secret.args[script.argument - 1], "-i");
+        assert!(!args.contains("camera") && !args.contains("it's"), "{args}");
+        assert!(!args.contains("file,") && args.contains(",rtsp "), "{args}");
+
+        let tunnel = launch("hls+https://camera/t0ken/live", None);
+        assert!(joined(&tunnel).contains(",hls,https "));
+        assert!(!tunnel.script.unwrap().text.contains("option"));
+
+        let old = launch("rtsp://u:it's@camera/live", Some((4, 4)));
+        assert!(old.script.is_none() && old.args.contains(&"rtsp://u:it's@camera/live".into()));
     }
 
     /// RGB of the first pixel of the first frame.
@@ -544,7 +707,8 @@ mod tests {
             ];
             let words = [&red[..], &["!", &caps]].concat();
             let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
-            let pixel = first_pixel(ProgramSource::gst(&words, &super::super::test_options()));
+            let pipeline = Pipeline::new(words);
+            let pixel = first_pixel(ProgramSource::gst(&pipeline, &super::super::test_options()));
             assert!(is_red(pixel), "{colorimetry}: {pixel:?}");
         }
     }

@@ -1,5 +1,6 @@
 //! Standard output and standard error of a child program, line by line into this program's log.
 
+use super::address::Secrets;
 use crate::clock::{Clock, MonoTime};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::VecDeque;
@@ -16,6 +17,7 @@ pub(super) struct ProgramLog {
     /// `None` once the program has closed it.
     pipe: Option<PipeReader>,
     program: String,
+    secrets: Secrets,
     clock: Arc<dyn Clock>,
     line: Vec<u8>,
     /// The last complete line, or one that tells more than those behind it.
@@ -76,10 +78,16 @@ impl RateLimit {
 }
 
 impl ProgramLog {
-    pub(super) fn new(pipe: PipeReader, program: &str, clock: &Arc<dyn Clock>) -> ProgramLog {
+    pub(super) fn new(
+        pipe: PipeReader,
+        program: &str,
+        secrets: Secrets,
+        clock: &Arc<dyn Clock>,
+    ) -> ProgramLog {
         ProgramLog {
             pipe: Some(pipe),
             program: program.to_owned(),
+            secrets,
             clock: Arc::clone(clock),
             line: Vec::new(),
             last: None,
@@ -152,7 +160,7 @@ impl ProgramLog {
             self.line.clear();
             return;
         }
-        let text = without_passwords(&line);
+        let text = self.secrets.taken_out_of(&line);
         self.line.clear();
         if text.trim().is_empty() || text.contains(MAP_ADVICE) {
             return;
@@ -183,28 +191,6 @@ fn frame_time(line: &str) -> Option<Option<(u64, i64)>> {
     Some(time.parse().ok().map(|time| (number, time)))
 }
 
-/// Replaces passwords in addresses, `user:password@` → `user:***@`, since logs are shared.
-pub(super) fn without_passwords(text: &str) -> String {
-    let mut parts = text.split("://");
-    let mut shown = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        shown.push_str("://");
-        let end = part
-            .find(|c: char| c == '/' || c.is_whitespace())
-            .unwrap_or(part.len());
-        let user = part[..end].rfind('@').map(|at| &part[..at]);
-        match user.and_then(|user| user.split_once(':')) {
-            Some((name, password)) => {
-                shown.push_str(name);
-                shown.push_str(":***");
-                shown.push_str(&part[name.len() + 1 + password.len()..]);
-            }
-            None => shown.push_str(part),
-        }
-    }
-    shown
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,7 +208,7 @@ mod tests {
     fn times_of_frames_are_told_from_messages_and_asked_for_by_number() {
         let (reader, mut writer) = std::io::pipe().unwrap();
         let clock = crate::capture::test_options().clock;
-        let mut log = ProgramLog::new(reader, "ffmpeg", &clock);
+        let mut log = ProgramLog::new(reader, "ffmpeg", Secrets::default(), &clock);
         let lines = "frame:0    pts:-40000  pts_time:-0.04\nvovcam=0\n\
                      frame:1    pts:NOPTS   pts_time:NOPTS\nvovcam=0\n\
                      frame:2    pts:201000  pts_time:0.201\nframe of reference\n";
@@ -231,26 +217,5 @@ mod tests {
         assert_eq!(times, [Some(-40_000), None, Some(201_000), None]);
         drop(writer);
         assert_eq!(log.drain().as_deref(), Some("frame of reference"));
-    }
-
-    #[test]
-    fn passwords_are_not_shown() {
-        for (text, shown) in [
-            ("rtsp://u:p@host/s", "rtsp://u:***@host/s"),
-            (
-                "[rtsp @ 0x1] rtsp://u:p:q@h:554/s: refused",
-                "[rtsp @ 0x1] rtsp://u:***@h:554/s: refused",
-            ),
-            (
-                "location=rtsp://u:p@q@host latency=0",
-                "location=rtsp://u:***@host latency=0",
-            ),
-            ("rtsp://u:it's@host/s", "rtsp://u:***@host/s"),
-            ("rtsp://user@host/a@b", "rtsp://user@host/a@b"),
-            ("rtsp://host:554/s", "rtsp://host:554/s"),
-            ("clip.mp4", "clip.mp4"),
-        ] {
-            assert_eq!(without_passwords(text), shown);
-        }
     }
 }

@@ -1,6 +1,7 @@
 //! The one table from errors to exit codes.
 
 use crate::capture::CaptureError;
+use crate::capture::address::without_secrets;
 use crate::config::ConfigError;
 use crate::engine::EngineError;
 use crate::model::ModelError;
@@ -58,18 +59,19 @@ impl Failure {
     }
 }
 
+/// The chain of causes. An address that a text of others quotes is shown without its secrets.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(error) = &self.error else {
             return f.write_str("the reader of standard output has left");
         };
-        write!(f, "{error}")?;
+        let mut text = error.to_string();
         let mut cause = error.source();
         while let Some(error) = cause {
-            write!(f, ": {error}")?;
+            text.push_str(&format!(": {error}"));
             cause = error.source();
         }
-        Ok(())
+        f.write_str(&without_secrets(&text))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::error::did_you_mean;
 use super::{ConfigError, Settings, keys};
+use crate::capture::address::without_secrets;
 use serde::Deserialize;
 use std::ops::Range;
 use std::path::Path;
@@ -48,7 +49,8 @@ fn parse(text: &str, path: &Path, tables: &[&str]) -> Result<SettingsFile, Confi
             path: path.to_owned(),
             line,
             key: name.clone(),
-            reason,
+            // it quotes the value, which may be an address that belongs elsewhere
+            reason: without_secrets(&reason),
         };
         if keys.contains(&name) {
             check(&key, &value).map_err(wrong)?;
@@ -208,6 +210,15 @@ mod tests {
             (
                 "device = true",
                 "line 1: device: expected a text or a number, got 'true'",
+            ),
+            (
+                "device = \"rtsp://me:s3cret@camera/t0ken\"",
+                "line 1: device: expected a path such as '/dev/video0', or a number, got 'rtsp://camera/…': \
+                 an address is a 'source'",
+            ),
+            (
+                "name = \"rtsp://me:s3cret@camera/t0ken\"",
+                "line 1: name: expected 1 to 64 letters, digits, '-', '_' or '.', got 'rtsp://camera/…'",
             ),
             (
                 "threshold = [1]",

@@ -2,16 +2,27 @@
 
 use super::{ConfigError, Settings, file};
 use serde::Deserialize;
+use std::fmt;
 use std::path::Path;
 use toml::Table;
 
 /// Settings of a run: the command line over the file.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct Resolved {
     /// The settings that the command line knows as well.
     pub settings: Settings,
     /// The same as a table, together with the file's tables of outputs and analyzers.
     pub table: Table,
+}
+
+/// Without the tables, in which an address stands as it is.
+impl fmt::Debug for Resolved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Resolved");
+        shown
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Lays the command line over the settings file, if there is one. `tables` are the names of tables

@@ -13,7 +13,6 @@ use std::path::PathBuf;
 const WHILE_RUNNING: [&str; 2] = ["threshold", "classes"];
 
 /// Reads the settings file again and finds out what has changed.
-#[derive(Debug)]
 pub struct Reloader {
     path: PathBuf,
     /// The command line, which wins over the file every time.

@@ -1,6 +1,7 @@
 //! Values of settings that check themselves, so that a wrong one is refused in the same words on
 //! the command line and in the file.
 
+use crate::capture::address::without_secrets;
 use crate::capture::decode::MAX_SIDE;
 use crate::geometry::Size;
 use crate::units::{Bytes, serde_by_text};
@@ -162,11 +163,16 @@ impl FromStr for Device {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Device, String> {
-        match text.is_empty() || text.starts_with('-') {
-            false => Ok(Device(text.to_owned())),
-            true => Err(format!(
-                "expected a path such as '/dev/video0', or a number, got '{text}'"
+        let expected = "expected a path such as '/dev/video0', or a number";
+        match text {
+            _ if text.contains("://") => Err(format!(
+                "{expected}, got '{}': an address is a 'source'",
+                without_secrets(text)
             )),
+            _ if text.is_empty() || text.starts_with('-') => {
+                Err(format!("{expected}, got '{text}'"))
+            }
+            _ => Ok(Device(text.to_owned())),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! ties, the 101 recall points and f64 arithmetic are the same.
 
 use super::dataset::{Dataset, ImageRecord, Truth};
-use super::predictions::{Prediction, Predictions};
+use super::predictions::{Prediction, Predictions, best_first};
 use serde::Serialize;
 use std::array::from_fn;
 
@@ -166,7 +166,7 @@ impl<'a> Scene<'a> {
             .iter()
             .filter(|prediction| prediction.category == category)
             .collect();
-        found.sort_by(|a, b| b.score.total_cmp(&a.score));
+        found.sort_by(|a, b| best_first(a.score, b.score));
         found.truncate(MAX_DETECTIONS);
         let ious = found
             .iter()
@@ -245,7 +245,9 @@ impl Outcomes {
                 outcomes.matched.push(Matched { score, rank, at });
             }
         }
-        outcomes.matched.sort_by(|a, b| b.score.total_cmp(&a.score));
+        outcomes
+            .matched
+            .sort_by(|a, b| best_first(a.score, b.score));
         outcomes
     }
 

@@ -3,11 +3,11 @@
 //! The optional field `labelled` of an image lists the classes whose labels are complete. For other
 //! classes a missing box means "unknown", so boxes and detections of them are not evaluated there.
 
+use super::annotations::{self, Parsed};
+use super::id::Id;
 use super::images::{self, AnnotationFile, Images};
 use crate::frame::Frame;
 use crate::geometry::Size;
-use serde::Deserialize;
-use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -92,7 +92,7 @@ pub enum DatasetError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Category {
     /// Its id in the annotation file.
-    pub id: i64,
+    pub id: Id,
     /// Its name, which is compared with the names of the model's classes.
     pub name: String,
 }
@@ -114,8 +114,8 @@ pub struct Truth {
 #[derive(Clone, Debug)]
 pub struct ImageRecord {
     /// Its id in the annotation file.
-    pub id: i64,
-    /// Path below `images/`.
+    pub id: Id,
+    /// Path below `images/`; empty if the file has none, see [`Dataset::check_images`].
     pub file_name: String,
     /// Size in pixels, if the file has it.
     pub size: Option<Size>,
@@ -136,8 +136,12 @@ pub struct Dataset {
     pub images: Vec<ImageRecord>,
     /// Exclusions and their reasons, for the report.
     pub notes: Vec<String>,
+    /// The annotation file, for messages.
+    origin: String,
+    /// Why no detector can be run on the images, if so.
+    unreadable: Option<String>,
     /// Ids of classes that are in the file but excluded from the evaluation.
-    removed: Vec<i64>,
+    removed: Vec<Id>,
     store: Images,
 }
 
@@ -161,22 +165,23 @@ impl Dataset {
     pub fn open(path: &Path) -> Result<Dataset, DatasetError> {
         let (store, file) = images::open(path)?;
         let AnnotationFile { origin, bytes } = file;
-        let parsed = serde_json::from_slice(&bytes)
-            .map_err(|e| e.to_string())
-            .and_then(Parsed::from_raw)
-            .map_err(|reason| DatasetError::Annotations { origin, reason })?;
-        let mut notes = Vec::new();
-        if parsed.unlabelled > 0 {
-            notes.push(format!(
-                "{} boxes of classes that their image does not list in 'labelled' were left out",
-                parsed.unlabelled
-            ));
-        }
+        let parsed = annotations::parse(&bytes);
+        let Parsed {
+            categories,
+            images,
+            notes,
+            unreadable,
+        } = match parsed {
+            Ok(parsed) => parsed,
+            Err(reason) => return Err(DatasetError::Annotations { origin, reason }),
+        };
         Ok(Dataset {
             path: path.to_owned(),
-            categories: parsed.categories,
-            images: parsed.images,
+            origin,
+            categories,
+            images,
             notes,
+            unreadable,
             removed: Vec::new(),
             store,
         })
@@ -206,11 +211,19 @@ impl Dataset {
         Ok(frame)
     }
 
-    /// Checks that every image exists, so that a long evaluation does not fail late.
+    /// Checks that every image has a name of its own and exists, so that a long evaluation does not
+    /// fail late.
     ///
     /// # Errors
-    /// [`DatasetError::MissingImage`] with the first that is missing.
+    /// [`DatasetError::Annotations`] with the first image that has no name, or shares its id with
+    /// another; [`DatasetError::MissingImage`] with the first that is missing.
     pub fn check_images(&self) -> Result<(), DatasetError> {
+        if let Some(reason) = &self.unreadable {
+            return Err(DatasetError::Annotations {
+                origin: self.origin.clone(),
+                reason: reason.clone(),
+            });
+        }
         self.images
             .iter()
             .try_for_each(|image| self.store.check(&image.file_name))
@@ -221,13 +234,15 @@ impl Dataset {
     /// # Errors
     /// If the data set lacks one of them.
     pub fn select(&mut self, names: &[String]) -> Result<(), DatasetError> {
-        if let Some(unknown) = names.iter().find(|name| self.index_of(name).is_none()) {
+        let names: Vec<&str> = names.iter().map(|name| name.trim()).collect();
+        let known = |name: &str| self.categories.iter().any(|category| category.name == name);
+        if let Some(unknown) = names.iter().find(|name| !known(name)) {
             return Err(self.class_error(format!("no class is named '{unknown}'")));
         }
         let keep: Vec<bool> = self
             .categories
             .iter()
-            .map(|category| names.contains(&category.name))
+            .map(|category| names.contains(&category.name.as_str()))
             .collect();
         self.retain(&keep);
         Ok(())
@@ -235,15 +250,14 @@ impl Dataset {
 
     /// Matches a model's classes with the data set's by name. Classes that the model does not have
     /// are excluded from the evaluation, with a note, so that the metrics are those of the model's
-    /// own classes.
+    /// own classes. Of several classes of one name, the one that has boxes is meant.
     ///
     /// # Errors
-    /// If they have no class in common.
+    /// If they have no class in common, or several classes of one name have boxes.
     pub fn match_model(&mut self, classes: &[String]) -> Result<ClassMap, DatasetError> {
-        let keep: Vec<bool> = self
-            .categories
-            .iter()
-            .map(|category| classes.contains(&category.name))
+        let meant = self.meant_by(classes)?;
+        let keep: Vec<bool> = (0..self.categories.len())
+            .map(|category| meant.contains(&Some(category)))
             .collect();
         if !keep.contains(&true) {
             let classes = classes.join(", ");
@@ -251,11 +265,12 @@ impl Dataset {
                 "none of the model's classes ({classes}) is in the data set; names must be equal"
             )));
         }
-        let unknown: Vec<&str> = self
+        let unknown = self
             .categories
             .iter()
-            .zip(&keep)
-            .filter_map(|(category, &keep)| (!keep).then_some(category.name.as_str()))
+            .map(|category| category.name.as_str());
+        let unknown: Vec<&str> = unknown
+            .filter(|name| !classes.iter().any(|class| class == name))
             .collect();
         if !unknown.is_empty() {
             let unknown = unknown.join(", ");
@@ -263,31 +278,47 @@ impl Dataset {
                 "not among the model's classes, left out: {unknown}"
             ));
         }
-        self.retain(&keep);
-        Ok(ClassMap(
-            classes.iter().map(|name| self.index_of(name)).collect(),
-        ))
+        let kept = self.retain(&keep);
+        let place = |category: Option<usize>| category.and_then(|category| kept[category]);
+        Ok(ClassMap(meant.into_iter().map(place).collect()))
+    }
+
+    /// The category that each class of a model means, if the data set has one.
+    fn meant_by(&self, classes: &[String]) -> Result<Vec<Option<usize>>, DatasetError> {
+        let mut boxes = vec![0usize; self.categories.len()];
+        let truths = self.images.iter().flat_map(|image| &image.truths);
+        truths.for_each(|truth| boxes[truth.category] += 1);
+        let meant = |class: &String| {
+            let named = (0..boxes.len()).filter(|&at| self.categories[at].name == *class);
+            let mut with_boxes = named.clone().filter(|&at| boxes[at] > 0);
+            match (with_boxes.next(), with_boxes.next()) {
+                (Some(one), Some(other)) => Err(self.class_error(format!(
+                    "the classes with the ids {} and {} are both named '{class}' and both have \
+                     boxes, so a detection could be of either: rename or merge them",
+                    self.categories[one].id, self.categories[other].id
+                ))),
+                (Some(only), None) => Ok(Some(only)),
+                (None, _) => Ok(named.clone().next()),
+            }
+        };
+        classes.iter().map(meant).collect()
     }
 
     /// Whether a class of this id is in the file but excluded from the evaluation.
-    pub(super) fn is_removed(&self, category_id: i64) -> bool {
-        self.removed.contains(&category_id)
+    pub(super) fn is_removed(&self, category_id: Option<&Id>) -> bool {
+        category_id.is_some_and(|id| self.removed.contains(id))
     }
 
-    fn index_of(&self, name: &str) -> Option<usize> {
-        self.categories
-            .iter()
-            .position(|category| category.name == name)
-    }
-
-    fn retain(&mut self, keep: &[bool]) {
+    /// Removes all other categories; returns the new index of each old one that is kept.
+    fn retain(&mut self, keep: &[bool]) -> Vec<Option<usize>> {
         let mut next = 0..;
         let renumbered: Vec<Option<usize>> = keep
             .iter()
             .map(|&keep| keep.then(|| next.next()).flatten())
             .collect();
         let gone = self.categories.iter().zip(keep).filter(|&(_, &keep)| !keep);
-        self.removed.extend(gone.map(|(category, _)| category.id));
+        self.removed
+            .extend(gone.map(|(category, _)| category.id.clone()));
         retain_by(&mut self.categories, keep);
         for image in &mut self.images {
             retain_by(&mut image.labelled, keep);
@@ -297,6 +328,7 @@ impl Dataset {
                 category.is_some()
             });
         }
+        renumbered
     }
 
     fn class_error(&self, reason: String) -> DatasetError {
@@ -312,150 +344,4 @@ impl Dataset {
 fn retain_by<T>(items: &mut Vec<T>, keep: &[bool]) {
     let mut flags = keep.iter();
     items.retain(|_| flags.next() == Some(&true));
-}
-
-/// The fields of a COCO annotation file that are used.
-#[derive(Deserialize)]
-struct RawFile {
-    images: Vec<RawImage>,
-    annotations: Vec<RawAnnotation>,
-    categories: Vec<RawCategory>,
-}
-
-#[derive(Deserialize)]
-struct RawImage {
-    id: i64,
-    file_name: String,
-    width: Option<u32>,
-    height: Option<u32>,
-    labelled: Option<Vec<String>>,
-}
-
-#[derive(Deserialize)]
-struct RawAnnotation {
-    image_id: i64,
-    category_id: i64,
-    bbox: [f64; 4],
-    area: Option<f64>,
-    #[serde(default)]
-    iscrowd: u8,
-}
-
-#[derive(Deserialize)]
-struct RawCategory {
-    id: i64,
-    name: String,
-}
-
-/// Checked annotations, sorted by id.
-struct Parsed {
-    categories: Vec<Category>,
-    images: Vec<ImageRecord>,
-    /// Boxes dropped because their image does not label their class.
-    unlabelled: usize,
-}
-
-impl Parsed {
-    fn from_raw(raw: RawFile) -> Result<Parsed, String> {
-        let categories = categories(raw.categories)?;
-        let mut images = raw
-            .images
-            .into_iter()
-            .map(|image| image_record(image, &categories))
-            .collect::<Result<Vec<_>, _>>()?;
-        images.sort_by_key(|image| image.id);
-        if let Some(pair) = images.windows(2).find(|pair| pair[0].id == pair[1].id) {
-            return Err(format!("two images have the id {}", pair[0].id));
-        }
-        let unlabelled = add_truths(&mut images, &categories, raw.annotations)?;
-        Ok(Parsed {
-            categories,
-            images,
-            unlabelled,
-        })
-    }
-}
-
-fn categories(raw: Vec<RawCategory>) -> Result<Vec<Category>, String> {
-    let mut categories: Vec<Category> = raw
-        .into_iter()
-        .map(|RawCategory { id, name }| Category { id, name })
-        .collect();
-    categories.sort_by_key(|category| category.id);
-    for (i, category) in categories.iter().enumerate() {
-        let mut before = categories[..i].iter();
-        if before.any(|other| other.id == category.id || other.name == category.name) {
-            return Err(format!(
-                "category {} '{}' shares its id or name with another",
-                category.id, category.name
-            ));
-        }
-    }
-    match categories.is_empty() {
-        true => Err("'categories' is empty".to_owned()),
-        false => Ok(categories),
-    }
-}
-
-fn image_record(raw: RawImage, categories: &[Category]) -> Result<ImageRecord, String> {
-    let labelled = match &raw.labelled {
-        None => vec![true; categories.len()],
-        Some(names) => {
-            let known = |name: &String| categories.iter().any(|c| c.name == *name);
-            if let Some(name) = names.iter().find(|name| !known(name)) {
-                return Err(format!(
-                    "image {}: 'labelled' names '{name}', which is no category",
-                    raw.id
-                ));
-            }
-            categories.iter().map(|c| names.contains(&c.name)).collect()
-        }
-    };
-    Ok(ImageRecord {
-        id: raw.id,
-        file_name: raw.file_name,
-        size: raw.width.zip(raw.height).map(|(w, h)| Size::new(w, h)),
-        labelled,
-        truths: Vec::new(),
-    })
-}
-
-/// Adds the boxes to their images; returns the number of boxes excluded because their image does
-/// not label their class.
-fn add_truths(
-    images: &mut [ImageRecord],
-    categories: &[Category],
-    annotations: Vec<RawAnnotation>,
-) -> Result<usize, String> {
-    let by_id: HashMap<i64, usize> = categories
-        .iter()
-        .enumerate()
-        .map(|(index, category)| (category.id, index))
-        .collect();
-    let mut unlabelled = 0;
-    for (number, raw) in annotations.into_iter().enumerate() {
-        let bad = |reason: String| format!("annotations[{number}]: {reason}");
-        let &category = by_id
-            .get(&raw.category_id)
-            .ok_or_else(|| bad(format!("no category has the id {}", raw.category_id)))?;
-        let image = images
-            .binary_search_by_key(&raw.image_id, |image| image.id)
-            .map_err(|_| bad(format!("no image has the id {}", raw.image_id)))?;
-        let [_, _, width, height] = raw.bbox;
-        if width < 0.0 || height < 0.0 {
-            return Err(bad(format!("bbox {:?} has a negative side", raw.bbox)));
-        }
-        let image = &mut images[image];
-        if image.labelled[category] {
-            image.truths.push(Truth {
-                category,
-                bbox: raw.bbox,
-                area: raw.area.unwrap_or(width * height),
-                ignore: raw.iscrowd != 0,
-            });
-        } else {
-            unlabelled += 1;
-        }
-    }
-    Ok(unlabelled)
 }

@@ -1,8 +1,12 @@
 //! A detector's predictions on a data set, and their COCO results file.
 
+use super::annotations::{corners, required};
 use super::dataset::Dataset;
+use super::id::Id;
+use super::json::{Reader, number, shown};
 use crate::detection::Detection;
-use serde::{Deserialize, Serialize};
+use jiter::JsonValue;
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -35,6 +39,14 @@ impl Prediction {
 pub struct Predictions {
     by_image: Vec<Vec<Prediction>>,
     dropped: usize,
+    /// What was left out or looks wrong in a results file, for the report.
+    notes: Vec<String>,
+}
+
+/// The order of scores: the highest first, what is not a number last, as numpy sorts.
+pub(super) fn best_first(a: f64, b: f64) -> Ordering {
+    let by_value = b.partial_cmp(&a);
+    by_value.unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
 }
 
 /// A results file that cannot be read or written.
@@ -67,12 +79,12 @@ pub enum ResultsError {
 }
 
 /// One row of a results file.
-#[derive(Serialize, Deserialize)]
 struct Row {
-    image_id: i64,
-    category_id: i64,
-    bbox: [f64; 4],
-    score: f64,
+    image: usize,
+    /// `None` refers to nothing.
+    category_id: Option<Id>,
+    /// `None` for a category that the data set does not list.
+    prediction: Option<Prediction>,
 }
 
 impl Predictions {
@@ -81,6 +93,7 @@ impl Predictions {
         Predictions {
             by_image: vec![Vec::new(); images],
             dropped: 0,
+            notes: Vec::new(),
         }
     }
 
@@ -101,7 +114,7 @@ impl Predictions {
     /// Keeps the `max` highest scores of an image.
     pub(super) fn truncate(&mut self, image: usize, max: usize) {
         let found = &mut self.by_image[image];
-        found.sort_by(|a, b| b.score.total_cmp(&a.score));
+        found.sort_by(|a, b| best_first(a.score, b.score));
         found.truncate(max);
     }
 
@@ -125,55 +138,81 @@ impl Predictions {
         self.dropped
     }
 
+    /// Notes on what was left out or looks wrong in a results file.
+    pub(super) fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
     /// Reads COCO results: `[{"image_id", "category_id", "bbox", "score"}, …]`, ids as in the
     /// data set's annotation file. Rows of classes that [`Dataset::select`] or
-    /// [`Dataset::match_model`] excluded are dropped.
+    /// [`Dataset::match_model`] excluded are dropped, and so are those of classes that the file does
+    /// not list, with a note.
     ///
     /// # Errors
-    /// If it cannot be read, is not such a list, or names an image or class that the data set lacks.
+    /// If it cannot be read, is not such a list, names an image that the data set lacks, or has no
+    /// row of a class that the data set has.
     pub fn read(path: &Path, dataset: &Dataset) -> Result<Predictions, ResultsError> {
         let bytes = std::fs::read(path).map_err(|source| ResultsError::Read {
             path: path.to_owned(),
             source,
         })?;
-        let bad = |reason: String| ResultsError::Format {
+        Predictions::parse(&bytes, dataset).map_err(|reason| ResultsError::Format {
             path: path.to_owned(),
             reason,
-        };
-        let rows: Vec<Row> = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
-        let categories: HashMap<i64, usize> = dataset
-            .categories
-            .iter()
-            .enumerate()
-            .map(|(index, category)| (category.id, index))
-            .collect();
+        })
+    }
+
+    fn parse(bytes: &[u8], dataset: &Dataset) -> Result<Predictions, String> {
+        let categories: HashMap<&Id, usize> =
+            dataset.categories.iter().map(|c| &c.id).zip(0..).collect();
         let mut predictions = Predictions::with_images(dataset.images.len());
-        for (number, row) in rows.into_iter().enumerate() {
-            let bad = |reason: String| bad(format!("row [{number}]: {reason}"));
-            let image = dataset
-                .images
-                .binary_search_by_key(&row.image_id, |image| image.id)
-                .map_err(|_| bad(format!("no image has the id {}", row.image_id)))?;
-            if row.bbox[2] < 0.0 || row.bbox[3] < 0.0 {
-                return Err(bad(format!("bbox {:?} has a negative side", row.bbox)));
-            }
-            match categories.get(&row.category_id) {
-                Some(&category) => {
-                    let (bbox, score) = (row.bbox, row.score);
-                    let prediction = Prediction {
-                        category,
-                        bbox,
-                        score,
-                    };
-                    predictions.push(dataset, image, prediction);
+        let (mut rows, mut unlisted, mut unordered) = (0, 0, 0);
+        let mut first_unlisted = None;
+        let mut reader = Reader::new(bytes)?;
+        reader.list(|reader, index| {
+            let row = row(reader, index, dataset, &categories)?;
+            rows += 1;
+            match row.prediction {
+                Some(prediction) => {
+                    unordered += usize::from(prediction.score.is_nan());
+                    predictions.push(dataset, row.image, prediction);
                 }
-                None if dataset.is_removed(row.category_id) => predictions.dropped += 1,
+                None if dataset.is_removed(row.category_id.as_ref()) => predictions.drop_one(),
                 None => {
-                    let id = row.category_id;
-                    return Err(bad(format!("no category has the id {id}")));
+                    unlisted += 1;
+                    first_unlisted.get_or_insert((index, row.category_id));
                 }
             }
+            Ok(())
+        })?;
+        reader.end()?;
+        if let Some((index, id)) = first_unlisted.filter(|_| unlisted == rows) {
+            let known: Vec<String> = dataset
+                .categories
+                .iter()
+                .map(|c| c.id.to_string())
+                .collect();
+            return Err(format!(
+                "not one of the {rows} rows is of a category of the set: row [{index}]: category_id: \
+                 no category has the id {}, the set has {}",
+                id.map_or_else(|| "null".to_owned(), |id| id.to_string()),
+                known.join(", ")
+            ));
         }
+        let notes = [
+            (
+                unlisted,
+                "detections of categories that the data set does not list were left out",
+            ),
+            (
+                unordered,
+                "detections have a score that is not a number: they come after all others",
+            ),
+        ];
+        let notes = notes.into_iter().filter(|(count, _)| *count > 0);
+        predictions.notes = notes
+            .map(|(count, text)| format!("{count} {text}"))
+            .collect();
         Ok(predictions)
     }
 
@@ -202,14 +241,15 @@ impl Predictions {
         let mut separator = "[\n";
         for (image, found) in dataset.images.iter().zip(&self.by_image) {
             for prediction in found {
-                out.write_all(separator.as_bytes())?;
-                let row = Row {
-                    image_id: image.id,
-                    category_id: dataset.categories[prediction.category].id,
-                    bbox: prediction.bbox,
-                    score: prediction.score,
-                };
-                serde_json::to_writer(&mut out, &row)?;
+                let id = serde_json::to_string(&image.id)?;
+                let category = &dataset.categories[prediction.category].id;
+                let category = serde_json::to_string(category)?;
+                let bbox = serde_json::to_string(&prediction.bbox)?;
+                let score = score_text(prediction.score);
+                write!(
+                    out,
+                    "{separator}{{\"image_id\":{id},\"category_id\":{category},\"bbox\":{bbox},\"score\":{score}}}"
+                )?;
                 separator = ",\n";
             }
         }
@@ -219,4 +259,52 @@ impl Predictions {
         out.write_all(b"\n]\n")?;
         out.flush()
     }
+}
+
+/// A score as Python's `json` module writes it.
+fn score_text(score: f64) -> String {
+    match score {
+        score if score.is_nan() => "NaN".to_owned(),
+        f64::INFINITY => "Infinity".to_owned(),
+        f64::NEG_INFINITY => "-Infinity".to_owned(),
+        score => format!("{score:?}"),
+    }
+}
+
+/// Reads one row. As with pycocotools the image must be listed and the box must be one whatever the
+/// category; the score is looked at only for a category that the data set lists.
+fn row(
+    reader: &mut Reader,
+    index: usize,
+    dataset: &Dataset,
+    categories: &HashMap<&Id, usize>,
+) -> Result<Row, String> {
+    let of = |reason: String| format!("row [{index}]: {reason}");
+    let fields = reader.fields(&["image_id", "category_id", "bbox", "score"]);
+    let [image_id, category_id, bbox, score] = fields.map_err(of)?;
+    let image_id = required("image_id", image_id.as_ref(), Id::read).map_err(of)?;
+    let category_id = required("category_id", category_id.as_ref(), Id::reference).map_err(of)?;
+    let image = dataset
+        .images
+        .binary_search_by(|image| image.id.cmp(&image_id))
+        .map_err(|_| of(format!("image_id: no image has the id {image_id}")))?;
+    let bbox = required("bbox", bbox.as_ref(), |bbox| corners(bbox, number)).map_err(of)?;
+    let category = category_id.as_ref().and_then(|id| categories.get(id));
+    let prediction = match category {
+        None => None,
+        Some(&category) => Some(Prediction {
+            category,
+            bbox,
+            score: required("score", score.as_ref(), score_of).map_err(of)?,
+        }),
+    };
+    Ok(Row {
+        image,
+        category_id,
+        prediction,
+    })
+}
+
+fn score_of(value: &JsonValue) -> Result<f64, String> {
+    number(value).ok_or_else(|| format!("expected a number, got {}", shown(value)))
 }

@@ -5,7 +5,7 @@
 //! pixels with both ends included, so its IoUs differ slightly.
 
 use super::dataset::Dataset;
-use super::predictions::{Prediction, Predictions};
+use super::predictions::{Prediction, Predictions, best_first};
 use serde::Serialize;
 
 /// IoU threshold of a true positive.
@@ -70,7 +70,7 @@ fn curve(
         .flat_map(|image| predictions.of_image(image).iter().map(move |p| (image, p)))
         .filter(|(_, prediction)| prediction.category == category)
         .collect();
-    found.sort_by(|(_, a), (_, b)| b.score.total_cmp(&a.score));
+    found.sort_by(|(_, a), (_, b)| best_first(a.score, b.score));
     let mut taken: Vec<Vec<bool>> = dataset
         .images
         .iter()

@@ -423,26 +423,46 @@ fn bad_annotations_are_named() {
     );
 
     let cases = [
-        ("/images/0/id", json!(10), "two images have the id 10"),
+        (
+            "/images/0/id",
+            json!([10]),
+            "images[0]: id: expected a number or a text, got [10]",
+        ),
         (
             "/images/0/labelled/0",
             json!("cta"),
-            "image 30: 'labelled' names 'cta', which is no category",
+            "images[0] (id 30): labelled: 'cta' is no category",
         ),
         (
             "/annotations/1/image_id",
-            json!(99),
-            "annotations[1]: no image has the id 99",
+            json!([99]),
+            "annotations[1] (id 2): image_id: expected a number or a text",
         ),
         (
             "/annotations/1/category_id",
-            json!(99),
-            "annotations[1]: no category has the id 99",
+            json!({}),
+            "annotations[1] (id 2): category_id: expected a number or a text, got an object",
         ),
-        ("/annotations/0/bbox/2", json!(-1), "negative side"),
-        ("/annotations/0/bbox", json!([1, 2, 3]), "invalid length 3"),
-        ("/categories/0/id", json!(2), "shares its id or name"),
-        ("/categories", json!([]), "'categories' is empty"),
+        (
+            "/annotations/0/iscrowd",
+            json!(-1),
+            "annotations[0] (id 1): iscrowd: expected 0 or 1, false or true, got -1",
+        ),
+        (
+            "/annotations/0/bbox",
+            json!([1, 2, 3]),
+            "annotations[0] (id 1): bbox: expected [x, y, width, height] in finite numbers, got [1, 2, 3]",
+        ),
+        (
+            "/categories/0/id",
+            json!("2"),
+            "categories[1]: id: expected numbers or texts throughout, got 2, but '2' in categories[0]",
+        ),
+        (
+            "/categories",
+            json!({}),
+            "categories: expected a list, got an object",
+        ),
     ];
     for (pointer, value, message) in cases {
         let mut annotations = TinySet::annotations();
@@ -460,10 +480,16 @@ fn detections_of_another_data_set_are_refused() {
     let file = set.folder().join("detections.json");
     let row = |image: i64, category: i64, width: f64| json!([{"image_id": image, "category_id": category, "bbox": [0, 0, width, 5], "score": 0.5}]);
     let cases = [
-        (row(11, 5, 4.0), "row [0]: no image has the id 11"),
-        (row(10, 6, 4.0), "row [0]: no category has the id 6"),
-        (row(10, 5, -4.0), "negative side"),
-        (json!({"annotations": []}), "expected a sequence"),
+        (row(11, 5, 4.0), "row [0]: image_id: no image has the id 11"),
+        (
+            row(10, 6, 4.0),
+            "row [0]: category_id: no category has the id 6",
+        ),
+        (
+            json!([{"image_id": 10, "category_id": 5, "bbox": [0, 0, 4, 5]}]),
+            "row [0]: score: missing",
+        ),
+        (json!({"annotations": []}), "expected a list, got an object"),
     ];
     for (rows, message) in cases {
         std::fs::write(&file, serde_json::to_vec(&rows).unwrap()).unwrap();

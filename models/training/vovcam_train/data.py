@@ -6,13 +6,13 @@ its boxes, which classes its set labels completely: for the others "no box" says
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import io
 import json
 import pickle
 import re
 import tarfile
-import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Callable, Iterator
@@ -21,7 +21,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
-VOC_NAMES = {"motorbike": "motorcycle"}
+from .annotations import LabelError, Photo, read_coco, read_voc
+
+# raised when records are read differently, so that a photo cache from before is not used
+READING = 2
 VOC_CLASSES = frozenset(
     "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorcycle person "
     "pottedplant sheep sofa train tvmonitor".split()
@@ -58,13 +61,13 @@ def _decode(data: bytes, long_side: int) -> tuple[np.ndarray, float]:
     return np.ascontiguousarray(pixels), min(scale, 1.0)
 
 
-def _record(key, info, data, objects, classes, labelled, long_side) -> Record:
-    """`objects`: (class index, ignored, x1, y1, x2, y2) in pixels of the stored image."""
+def _record(key, photo: Photo, data, classes, long_side) -> Record:
     pixels, scale = _decode(data, long_side)
+    objects, info = photo.objects, photo.info
     array = np.array([o[2:] for o in objects], np.float32).reshape(-1, 4) * scale
     label = np.array([o[0] for o in objects], np.int64)
     crowd = np.array([bool(o[1]) for o in objects], bool)
-    background = np.array([c in labelled for c in classes], np.float32)
+    background = np.array([c in photo.labelled for c in classes], np.float32)
     return Record(
         key, info.get("set", "data"), str(info.get("original_id", key)), pixels,
         array[~crowd], label[~crowd], np.ones((~crowd).sum(), np.float32),
@@ -72,64 +75,72 @@ def _record(key, info, data, objects, classes, labelled, long_side) -> Record:
     )  # fmt: skip
 
 
-def _read_coco(doc: dict, name: str, read: Callable[[str], bytes], classes, long_side, exclude) -> Iterator[Record]:
-    index = {c: i for i, c in enumerate(classes)}
-    names = {c["id"]: c["name"] for c in doc["categories"]}
-    present = [n for n in names.values() if n in index]
-    objects: dict[int, list] = {}
-    for a in doc["annotations"]:
-        if (cls := index.get(names[a["category_id"]])) is not None:
-            x, y, w, h = a["bbox"]
-            objects.setdefault(a["image_id"], []).append((cls, a.get("iscrowd", 0), x, y, x + w, y + h))
-    for info in doc["images"]:
-        if info.get("set") in exclude:
-            continue
-        labelled = info.get("labelled", present)
-        file_name = info["file_name"]
-        yield _record(
-            f"{name}/{file_name}", info, read(file_name), objects.get(info["id"], []), classes, labelled, long_side
-        )
+def _coco(photos: list[Photo], name: str, read: Callable[[str], bytes], classes, long_side, exclude) -> Iterator[Record]:
+    for photo in photos:
+        if photo.info.get("set") not in exclude:
+            yield _record(f"{name}/{photo.file_name}", photo, read(photo.file_name), classes, long_side)
+
+
+def _names(name: str) -> list[str]:
+    """Where an image may be, below the annotation file: some tools write `images/` before its name, or
+    the separators of Windows."""
+    plain = [str(PurePosixPath(n)) for n in (name, name.replace("\\", "/"))]
+    return [f"images/{n}" for n in plain] + plain
 
 
 def _coco_tar(path: Path, classes, long_side, exclude) -> Iterator[Record]:
     with tarfile.open(path) as tar:
-        members = {m.name: m for m in tar.getmembers() if m.isfile()}
+        # a file that stands in the tar twice is a link from the second time on
+        members = {str(PurePosixPath(m.name)): m for m in tar.getmembers() if m.isfile() or m.islnk() or m.issym()}
         lists = [n for n in members if PurePosixPath(n).name == "annotations.json"]
         if len(lists) != 1:
             raise ValueError(f"'{path}': expected one 'annotations.json' in the tar, found {len(lists)}")
         root = PurePosixPath(lists[0]).parent
-        doc = json.load(tar.extractfile(members[lists[0]]))
 
         def read(name: str) -> bytes:
-            return tar.extractfile(members[str(root / "images" / name)]).read()
+            found = next((members[n] for n in (str(root / n) for n in _names(name)) if n in members), None)
+            if found is None:
+                raise LabelError(f"'{path}': the image '{name}' is missing, but the annotations name it")
+            return tar.extractfile(found).read()
 
-        yield from _read_coco(doc, path.stem, read, classes, long_side, exclude)
+        data = tar.extractfile(members[lists[0]]).read()
+        photos = read_coco(data, f"{path}:{lists[0]}", classes)
+        yield from _coco(photos, path.stem, read, classes, long_side, exclude)
 
 
 def _coco_folder(path: Path, classes, long_side, exclude) -> Iterator[Record]:
-    doc = json.loads((path / "annotations.json").read_text())
-    images = path / "images" if (path / "images").is_dir() else path
-    yield from _read_coco(doc, path.name, lambda n: (images / n).read_bytes(), classes, long_side, exclude)
+    file = path / "annotations.json"
+
+    def read(name: str) -> bytes:
+        found = next((path / n for n in _names(name) if (path / n).is_file()), None)
+        if found is None:
+            raise LabelError(f"'{path}': the image '{name}' is missing, but the annotations name it")
+        return found.read_bytes()
+
+    yield from _coco(read_coco(file.read_bytes(), file, classes), path.name, read, classes, long_side, exclude)
+
+
+def _voc_image(path: Path, file: Path, name: str) -> Path:
+    """The image of an XML file: by the name that it says, or else by the file's own."""
+    folder = path / "JPEGImages"
+    for named in (name, PurePosixPath(name.replace("\\", "/")).name):
+        if named and (folder / named).is_file():
+            return folder / named
+    same_stem = sorted(f for f in folder.glob(f"{glob.escape(file.stem)}.*") if f.is_file())
+    if not same_stem:
+        raise LabelError(f"'{file}': filename: '{folder}' has neither '{name}' nor an image named '{file.stem}'")
+    return same_stem[0]
 
 
 def _voc_folder(path: Path, classes, long_side) -> Iterator[Record]:
-    index = {c: i for i, c in enumerate(classes)}
-    for file in sorted((path / "Annotations").glob("*.xml")):
-        root = ET.parse(file).getroot()
-        objects = []
-        for o in root.iter("object"):
-            name = o.findtext("name")
-            cls = index.get(VOC_NAMES.get(name, name))
-            if cls is None:
-                continue
-            box = o.find("bndbox")
-            x1, y1, x2, y2 = (float(box.findtext(k)) for k in ("xmin", "ymin", "xmax", "ymax"))
-            # VOC counts pixels from 1 and includes the last one.
-            objects.append((cls, o.findtext("difficult") == "1", x1 - 1, y1 - 1, x2, y2))
-        data = (path / "JPEGImages" / root.findtext("filename")).read_bytes()
-        info = {"set": path.name, "original_id": file.stem}
-        labelled = [c for c in classes if c in VOC_CLASSES]
-        yield _record(f"{path.name}/{file.stem}", info, data, objects, classes, labelled, long_side)
+    for file in sorted((path / "Annotations").iterdir()):
+        # macOS puts a file '._NAME' beside each NAME
+        if file.suffix.lower() != ".xml" or file.name.startswith("."):
+            continue
+        photo = read_voc(file, classes)
+        photo.labelled = [c for c in classes if c in VOC_CLASSES]
+        data = _voc_image(path, file, photo.file_name).read_bytes()
+        yield _record(f"{path.name}/{file.stem}", photo, data, classes, long_side)
 
 
 def load(path: str | Path, classes, long_side: int, exclude=()) -> list[Record]:
@@ -150,7 +161,7 @@ def load_cached(path: str | Path, classes, long_side: int, exclude, folder: Path
     if folder is None:
         return load(path, classes, long_side, exclude)
     stat = Path(path).stat()
-    what = repr((str(path), stat.st_size, stat.st_mtime_ns, tuple(classes), long_side, sorted(exclude)))
+    what = repr((READING, str(path), stat.st_size, stat.st_mtime_ns, tuple(classes), long_side, sorted(exclude)))
     file = folder / f"{Path(path).stem}-{hashlib.sha256(what.encode()).hexdigest()[:12]}.pickle"
     if file.exists():
         return pickle.loads(file.read_bytes())

@@ -127,9 +127,9 @@ def results(path: str, records, found) -> list[dict]:
 
     with tarfile.open(path) as tar:
         (name,) = (n for n in tar.getnames() if n.endswith("/annotations.json"))
-        doc = json.load(tar.extractfile(name))
+        doc = json.loads(tar.extractfile(name).read().decode("utf-8-sig"))
     image = {i["file_name"]: i["id"] for i in doc["images"]}
-    category = {c["name"]: c["id"] for c in doc["categories"]}
+    category = {str(c.get("name", c["id"])).strip(): c["id"] for c in doc["categories"]}
     return [
         {"image_id": image[r.key.split("/", 1)[1]], "category_id": category[CLASSES[int(cls)]],
          "bbox": [round(float(v), 2) for v in (x1, y1, x2 - x1, y2 - y1)], "score": round(float(score), 4)}
