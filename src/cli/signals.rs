@@ -7,8 +7,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 use std::io::IsTerminal;
-use std::sync::{Arc, LazyLock};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 /// Exit codes of a process that was interrupted or terminated, by the shells' convention.
@@ -19,8 +19,7 @@ const TERMINATED: i32 = 143;
 const LIMIT: Duration = Duration::from_millis(2700);
 
 /// Whether [`end_first_process`] still applies.
-static ENDS_AT_ONCE: LazyLock<Arc<AtomicBool>> =
-    LazyLock::new(|| Arc::new(AtomicBool::new(true)));
+static ENDS_AT_ONCE: LazyLock<Arc<AtomicBool>> = LazyLock::new(|| Arc::new(AtomicBool::new(true)));
 
 /// Has Ctrl-C and SIGTERM end this process, as they do where no handler is installed. The system
 /// exempts the first process of a container (PID 1) from that.

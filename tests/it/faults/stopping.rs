@@ -394,13 +394,22 @@ fn messages_that_nobody_reads_hold_nothing_up() {
 
 #[test]
 fn the_first_process_of_a_container_ends_like_any_other() {
-    let namespace = ["--user", "--map-root-user", "--pid", "--fork", "--kill-child"];
+    let namespace = [
+        "--user",
+        "--map-root-user",
+        "--pid",
+        "--fork",
+        "--kill-child",
+    ];
     let container = |program: &str| {
         let mut command = Command::new("unshare");
         command.args(namespace).arg(program);
         command
     };
-    if !container("true").status().is_ok_and(|status| status.success()) {
+    if !container("true")
+        .status()
+        .is_ok_and(|status| status.success())
+    {
         return; // not everybody may have a namespace of his own
     }
     let dir = tempfile::tempdir().unwrap();
