@@ -338,7 +338,7 @@ fn a_full_disk_leaves_neither_empty_nor_half_frames() {
 
     // a clip ends with its last whole frame, and has its lengths
     let clip = dir.path().join("clip.avi");
-    let Ended { code, stderr, .. } = limited(100, &clip);
+    let Ended { code, stderr, .. } = limited(60, &clip);
     assert_eq!(code, Some(1), "{stderr}");
     let (Ended { code, stderr, .. }, frames) = run(&clip, &[]);
     assert_eq!(code, Some(0), "{stderr}");

@@ -172,7 +172,7 @@ fn an_address_in_the_wrong_place_is_not_repeated_either() {
         &["--source", "gst:rtspsrc user-pw='S3CR3T"],
         &["--config", config_arg],
     ];
-    for key in ["device", "name", "fps", "classes", "format", address] {
+    for key in ["device", "name", "fps", "threads", "format", address] {
         std::fs::write(&config, format!("\"{key}\" = \"{address}\"")).unwrap();
         for args in lines {
             let Ended {
