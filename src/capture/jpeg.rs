@@ -26,7 +26,7 @@ pub enum JpegError {
     /// A kind of JPEG that is not read.
     #[error("a JPEG of a kind that is not read: {0}")]
     Unsupported(String),
-    /// Larger than [`MAX_SIDE`] or [`MAX_PIXELS`].
+    /// Larger than [`MAX_SIDE`] or 64 megapixels.
     #[error(
         "a JPEG of {size}: expected at most {MAX_SIDE} pixels per side and {} megapixels",
         MAX_PIXELS >> 20
