@@ -90,7 +90,11 @@ pub fn decode<B: DerefMut<Target = [u8]>>(
 }
 
 fn open(bytes: &[u8], origin: Origin) -> Result<Decoder<'_>, JpegError> {
-    let decoder = Decoder::open(without_padding(bytes), origin.surplus)?;
+    let bytes = without_padding(bytes);
+    if bytes.is_empty() {
+        return Err(JpegError::Damaged("nothing but zeros".to_owned()));
+    }
+    let decoder = Decoder::open(bytes, origin.surplus)?;
     checked(decoder.size())?;
     Ok(decoder)
 }

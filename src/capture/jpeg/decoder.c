@@ -36,7 +36,6 @@ struct vovcam_jpeg {
   int most_scans;
   /* Surplus bytes before a restart or end marker that are no damage. */
   int most_surplus;
-  int end_invented;
 };
 
 static struct vovcam_jpeg *owner(j_common_ptr info) {
@@ -99,7 +98,6 @@ static void nothing(j_decompress_ptr info) {
 
 static boolean fill_input_buffer(j_decompress_ptr info) {
   static const JOCTET END[2] = {0xff, JPEG_EOI};
-  owner((j_common_ptr)info)->end_invented = 1;
   info->src->next_input_byte = END;
   info->src->bytes_in_buffer = sizeof END;
   return TRUE;
@@ -241,9 +239,8 @@ static void check_complete(struct vovcam_jpeg *jpeg) {
   }
 }
 
-/* Decodes rows of RGB, `stride` bytes apart. `*left_over` bytes stand behind the end marker. */
-int vovcam_jpeg_decode(struct vovcam_jpeg *jpeg, unsigned char *rgb, size_t stride,
-                       size_t *left_over) {
+/* Decodes rows of RGB, `stride` bytes apart. */
+int vovcam_jpeg_decode(struct vovcam_jpeg *jpeg, unsigned char *rgb, size_t stride) {
   struct jpeg_decompress_struct *info = &jpeg->info;
   if (setjmp(jpeg->failed)) {
     return jpeg->outcome;
@@ -260,6 +257,5 @@ int vovcam_jpeg_decode(struct vovcam_jpeg *jpeg, unsigned char *rgb, size_t stri
   }
   check_complete(jpeg);
   jpeg_finish_decompress(info);
-  *left_over = jpeg->end_invented ? 0 : info->src->bytes_in_buffer;
   return WHOLE;
 }

@@ -31,12 +31,7 @@ unsafe extern "C" {
         most_surplus: c_int,
     ) -> *mut Handle;
     fn vovcam_jpeg_header(jpeg: *mut Handle, width: *mut c_uint, height: *mut c_uint) -> c_int;
-    fn vovcam_jpeg_decode(
-        jpeg: *mut Handle,
-        rgb: *mut u8,
-        stride: usize,
-        left_over: *mut usize,
-    ) -> c_int;
+    fn vovcam_jpeg_decode(jpeg: *mut Handle, rgb: *mut u8, stride: usize) -> c_int;
     fn vovcam_jpeg_message(jpeg: *const Handle) -> *const c_char;
     fn vovcam_jpeg_close(jpeg: *mut Handle);
 }
@@ -118,12 +113,11 @@ impl<'a> Decoder<'a> {
         self.size
     }
 
-    /// Decodes to rows of RGB that begin `stride` bytes apart in `rgb`. Returns how many bytes stand
-    /// behind the JPEG's end.
+    /// Decodes to rows of RGB that begin `stride` bytes apart in `rgb`.
     ///
     /// # Panics
     /// If the rows do not fit into `rgb`.
-    pub(super) fn decode(self, rgb: &mut [u8], stride: usize) -> Result<usize, JpegError> {
+    pub(super) fn decode(self, rgb: &mut [u8], stride: usize) -> Result<(), JpegError> {
         let row = 3 * self.size.width as usize;
         let rows = self.size.height as usize;
         assert!(
@@ -132,18 +126,10 @@ impl<'a> Decoder<'a> {
             self.size,
             rgb.len()
         );
-        let mut left_over = 0;
         // SAFETY: the handle is open and its header was read, which set the size; that many rows
         // are inside `rgb`, as the assertion above checks.
-        let outcome = unsafe {
-            vovcam_jpeg_decode(
-                self.handle.0.as_ptr(),
-                rgb.as_mut_ptr(),
-                stride,
-                &mut left_over,
-            )
-        };
-        self.handle.check(outcome)?;
-        Ok(left_over)
+        let outcome =
+            unsafe { vovcam_jpeg_decode(self.handle.0.as_ptr(), rgb.as_mut_ptr(), stride) };
+        self.handle.check(outcome)
     }
 }
