@@ -21,6 +21,7 @@ fn on_a_terminal(command: &str, env: &[(&str, &str)]) -> Option<String> {
         "CLICOLOR_FORCE",
         "DISPLAY",
         "VOVCAM_LOG",
+        "CI", // which makes every terminal one with colours
     ] {
         command_line.env_remove(name);
     }
