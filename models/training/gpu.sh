@@ -1,18 +1,24 @@
 #!/usr/bin/env bash
-# Trains on a machine with a GPU, PyTorch and no network, in pieces of at most ten minutes.
+# Trains on a machine with a GPU, PyTorch and no network, in pieces of any length.
 # Each call goes on from RUN/checkpoint.pt and ends by itself; call it until it says 'done'.
 #
 #   ./gpu.sh RUN DATA_FOLDER [more options of train.py]
 #
-# DATA_FOLDER holds the training shards (train-*.tar, at most 40 MiB each, so that they can be
-# sent one by one) and, if there is one, yolox_nano.onnx. Python packages the machine lacks
-# (opencv-python-headless, pycocotools) may lie there as wheels. Held-out figures, log and the
-# exported model are in RUN. PIECE_MINUTES (9) and TOTAL_MINUTES (27) may be set from outside.
+# DATA_FOLDER holds the training shards (train-*.tar) and, where there are any, fused/*.json (boxes
+# of fused teachers, a file for each shard), leaks.txt (photos to leave out) and wheels of Python
+# packages that the machine lacks (pycocotools, pillow with AVIF). Log and exported model are in RUN.
+# `./gpu.sh --pack DATA_FOLDER OUT [MIB]` writes all of that into pieces OUT.00, OUT.01, … of at
+# most MIB (40) MiB, to be sent one by one; `cat OUT.* | tar x` puts them together again.
 set -euo pipefail
 
 if [ $# -lt 2 ]; then
-  sed -n '2,11s/^# \{0,1\}//p' "$0" >&2
+  sed -n '2,12s/^# \{0,1\}//p' "$0" >&2
   exit 2
+fi
+if [ "$1" = --pack ]; then
+  tar -C "$2" -c --exclude='eval-*' --exclude=peers --exclude='*.enc' . | gzip -1 | split -d -b "${4:-40}M" - "$3."
+  ls -l "$3".*
+  exit
 fi
 run=$1 folder=$2
 shift 2
@@ -39,20 +45,14 @@ if [ ${#shards[@]} -eq 0 ]; then
 fi
 options=()
 for shard in "${shards[@]}"; do
-  if [ "$(stat -c %s "$shard")" -gt $((40 * 1024 * 1024)) ]; then
-    echo "gpu.sh: '$shard' is larger than 40 MiB; cut it into more shards" >&2
-    exit 1
-  fi
   options+=(--data "$shard")
 done
-if [ -f "$folder/yolox_nano.onnx" ] && "$python" -c 'import onnx, onnxruntime' 2>/dev/null; then
-  options+=(--teacher "$folder/yolox_nano.onnx")
-else
-  echo "gpu.sh: no teacher: 'yolox_nano.onnx' or its Python packages are missing; going on without" >&2
-fi
-if "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
-  options+=(--batch 64 --lr 3e-3 --workers 12)
-fi
+for boxes in "$folder"/fused/*.json; do
+  options+=(--fused "$boxes")
+done
+[ ! -f "$folder/leaks.txt" ] || options+=(--exclude "$folder/leaks.txt")
 
 exec "$python" "$here/train.py" "${options[@]}" --terms "$here/terms.json" --out "$run" \
-  --minutes "${TOTAL_MINUTES:-27}" --piece-minutes "${PIECE_MINUTES:-9}" --save-every 2 "$@"
+  --photo-cache "$run/photos" --batch 128 --lr 3e-3 --warmup-steps 300 \
+  --workers "${WORKERS:-$(($(nproc) - 2))}" --save-every 2 --measure-every 1000 \
+  --stages 0.5:192-384/64,0.8:256-512/64,1:256-640/64 "$@"

@@ -53,7 +53,7 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--exclude", type=Path, help="text file, lines 'SET ORIGINAL_ID': photos to leave out")
     p.add_argument("--weigh", action="append", default=[], type=parse_weigh, help="'SET=FACTOR': how often its photos are drawn; repeatable")
     p.add_argument("--terms", type=Path, help="JSON, set name → terms, copied into the manifest")
-    p.add_argument("--stages", type=parse_stages, default="0.5:128-224,0.85:160-416,1:256-384", help="until which progress, which sides [%(default)s]")
+    p.add_argument("--stages", type=parse_stages, default="0.5:128-224,0.85:160-416,1:256-384", help="until which progress, which sides: '0.5:128-224' by 32, '1:256-640/64' by 64 [%(default)s]")
     p.add_argument("--freeze", type=parse_freeze, default="", help="'0.3:stem,0.5:stage2': from there on not trained [none]")
     p.add_argument("--batch", type=int, default=16)
     p.add_argument("--lr", type=float, default=2e-3)
@@ -122,7 +122,6 @@ class Trainer:
         args.out.mkdir(parents=True, exist_ok=True)
         torch.set_num_threads(args.threads)
         cv2.setNumThreads(1)
-        torch.backends.cudnn.benchmark = True
         for seed in (torch.manual_seed, random.seed, np.random.seed):
             seed(args.seed)
         self.step, self.passes, self.elapsed_s, self.began = 0, 0, 0.0, time.time()
@@ -134,7 +133,7 @@ class Trainer:
 
     def _load_data(self) -> None:
         a = self.args
-        records = [r for path in a.data for r in datasets.load_cached(path, self.classes, a.long_side, set(a.exclude_set), a.photo_cache)]
+        records = datasets.load_all(a.data, self.classes, a.long_side, set(a.exclude_set), a.photo_cache, a.threads)
         left_out = datasets.read_exclusions(a.exclude) if a.exclude else set()
         records = [r for r in records if (r.set, r.original_id) not in left_out]
         self.train_set, self.held_out = datasets.split(records, a.held_out)
@@ -284,7 +283,7 @@ class Trainer:
         self.model.backbone.freeze(parts)
         self.frozen = parts
 
-    def train_step(self, batch: dict[str, torch.Tensor]) -> dict[str, float]:
+    def train_step(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         progress = self.progress()
         self._freeze(self.schedule.frozen(progress))
         lr = self.schedule.learning_rate(progress, self.step)
@@ -301,14 +300,14 @@ class Trainer:
         loss, parts = detection_loss(outputs, batch, LossWeights(iou=self.args.iou_weight))
         if wanted:
             loss = loss + imitate * likeness
-            parts["imitate"] = float(likeness.detach())
+            parts["imitate"] = likeness.detach()
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), 10.0)
         if self.scaler.is_enabled() or torch.isfinite(norm):
             self.scaler.step(self.optimizer)
-            self.ema.update(self.model)
+            self.ema.update()
         else:
             self.log(f"step {self.step}: gradient is not finite, step left out")
         self.scaler.update()
@@ -389,16 +388,17 @@ class Meter:
 
     def __init__(self, passes: int):
         self.since, self.passes, self.steps = time.monotonic(), passes, 0
-        self.sums: collections.Counter[str] = collections.Counter()
+        self.sums: dict[str, torch.Tensor] = {}
 
-    def add(self, parts: dict[str, float]) -> None:
-        self.sums.update(parts)
+    def add(self, parts: dict[str, torch.Tensor]) -> None:
+        for name, value in parts.items():  # read once a line: each read waits for the GPU
+            self.sums[name] = self.sums.get(name, 0.0) + value
         self.steps += 1
 
     def line(self, now: float, passes: int) -> str | None:
         if now - self.since < 30:
             return None
-        means = " ".join(f"{k} {v / self.steps:.3f}" for k, v in self.sums.items())
+        means = " ".join(f"{k} {float(v) / self.steps:.3f}" for k, v in self.sums.items())
         text = f"{means} {(passes - self.passes) / (now - self.since):.1f} images/s"
         self.since, self.passes, self.steps = now, passes, 0
         self.sums.clear()

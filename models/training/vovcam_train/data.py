@@ -7,6 +7,7 @@ its boxes, which classes its set labels completely: for the others "no box" says
 from __future__ import annotations
 
 import glob
+import concurrent.futures
 import hashlib
 import io
 import json
@@ -156,21 +157,37 @@ def load(path: str | Path, classes, long_side: int, exclude=()) -> list[Record]:
     raise ValueError(f"'{path}': expected a COCO tar, a folder with 'annotations.json', or a VOC folder")
 
 
+def _kept(path: str | Path, classes, long_side: int, exclude, folder: Path) -> Path:
+    stat = Path(path).stat()
+    what = repr((READING, str(path), stat.st_size, stat.st_mtime_ns, tuple(classes), long_side, sorted(exclude)))
+    return folder / f"{Path(path).stem}-{hashlib.sha256(what.encode()).hexdigest()[:12]}.pickle"
+
+
+def _keep(path: str | Path, classes, long_side: int, exclude, folder: Path) -> None:
+    file = _kept(path, classes, long_side, exclude, folder)
+    if not file.exists():
+        records = load(path, classes, long_side, exclude)
+        folder.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(".part")
+        part.write_bytes(pickle.dumps(records, protocol=5))
+        part.replace(file)
+
+
 def load_cached(path: str | Path, classes, long_side: int, exclude, folder: Path | None) -> list[Record]:
     """`load`, whose result is kept in `folder` for the next run: decoding takes minutes."""
     if folder is None:
         return load(path, classes, long_side, exclude)
-    stat = Path(path).stat()
-    what = repr((READING, str(path), stat.st_size, stat.st_mtime_ns, tuple(classes), long_side, sorted(exclude)))
-    file = folder / f"{Path(path).stem}-{hashlib.sha256(what.encode()).hexdigest()[:12]}.pickle"
-    if file.exists():
-        return pickle.loads(file.read_bytes())
-    records = load(path, classes, long_side, exclude)
-    folder.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(".part")
-    part.write_bytes(pickle.dumps(records, protocol=5))
-    part.replace(file)
-    return records
+    _keep(path, classes, long_side, exclude, folder)
+    return pickle.loads(_kept(path, classes, long_side, exclude, folder).read_bytes())
+
+
+def load_all(paths, classes, long_side: int, exclude, folder: Path | None, processes: int) -> list[Record]:
+    """`load_cached` of several; those that are not kept yet are decoded side by side."""
+    if folder is not None and len(paths) > 1 and processes > 1:
+        with concurrent.futures.ProcessPoolExecutor(min(processes, len(paths))) as pool:
+            for work in [pool.submit(_keep, path, classes, long_side, exclude, folder) for path in paths]:
+                work.result()
+    return [r for path in paths for r in load_cached(path, classes, long_side, exclude, folder)]
 
 
 def scene(record: Record) -> str:

@@ -52,7 +52,7 @@ def background_weights(background: Tensor, strides: tuple[int, ...]) -> Tensor:
     return torch.cat(levels, 1)
 
 
-def detection_loss(outputs, batch: dict[str, Tensor], weights: LossWeights) -> tuple[Tensor, dict[str, float]]:
+def detection_loss(outputs, batch: dict[str, Tensor], weights: LossWeights) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss of one batch, summed over cells and divided by the sum of the soft targets."""
     logits, box_logits, points, strides = flatten(outputs)
     boxes = decode_boxes(box_logits, points, strides)
@@ -76,8 +76,7 @@ def detection_loss(outputs, batch: dict[str, Tensor], weights: LossWeights) -> t
     sides = torch.cat([at - goal[:, :2], goal[:, 2:] - at], -1) / scale
     dfl = (distribution_focal(box_logits[picked], sides) * share).sum() / total
     loss = weights.cls * cls + weights.iou * iou + weights.dfl * dfl
-    parts = torch.stack([cls, iou, dfl]).detach().tolist()
-    return loss, dict(zip(("cls", "iou", "dfl"), parts))
+    return loss, {"cls": cls.detach(), "iou": iou.detach(), "dfl": dfl.detach()}
 
 
 def imitation_loss(features: dict[int, Tensor], adapters, wanted: dict[int, Tensor]) -> Tensor:

@@ -60,14 +60,16 @@ class Schedule:
 
 
 def parse_stages(text: str) -> tuple[tuple[float, Sides], ...]:
-    """'0.3:128-192,1:320' → ((0.3, (128, 160, 192)), (1.0, (320,))). Raises ValueError on anything else."""
+    """'0.3:128-192,1:320' → ((0.3, (128, 160, 192)), (1.0, (320,))); '1:256-384/64' → ((1.0, (256, 320, 384)),).
+    Raises ValueError on anything else."""
     stages = []
     for part in text.split(","):
         end, _, sides = part.partition(":")
+        sides, _, step = sides.partition("/")
         low, _, high = sides.partition("-")
-        stages.append((float(end), tuple(range(int(low), int(high or low) + 1, 32))))
+        stages.append((float(end), tuple(range(int(low), int(high or low) + 1, int(step or 32)))))
     ends = [e for e, _ in stages]
-    if ends != sorted(ends) or ends[-1] != 1.0 or any(not s or s[0] % 32 or s[0] < 64 for _, s in stages):
+    if ends != sorted(ends) or ends[-1] != 1.0 or any(not s or s[0] < 64 or any(v % 32 for v in s) for _, s in stages):
         raise ValueError(f"stages '{text}': expected rising ends up to 1 and sides that are multiples of 32")
     return tuple(stages)
 
