@@ -30,6 +30,8 @@ pub(super) const ALGORITHMS: [sys::cudnnConvolutionFwdAlgo_t; 8] = {
     ]
 };
 
+/// Like the next, without indices that are computed before.
+pub(super) const IMPLICIT_GEMM: u32 = 0;
 /// The only algorithm that cuDNN documents for a fused call without an activation.
 pub(super) const PRECOMPUTED_GEMM: u32 = 1;
 

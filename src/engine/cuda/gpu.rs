@@ -10,7 +10,7 @@ use super::kernels::Kernels;
 use crate::engine::EngineError;
 use cudarc::cudnn::result::get_version;
 use cudarc::driver::{
-    CudaContext, CudaEvent, CudaSlice, CudaStream, DevicePtr, DriverError, result, sys,
+    CudaContext, CudaEvent, CudaGraph, CudaSlice, CudaStream, DevicePtr, DriverError, result, sys,
 };
 use std::sync::Arc;
 
@@ -149,6 +149,27 @@ impl Gpu {
     pub(super) fn mark(&self) -> Result<CudaEvent, DriverError> {
         self.stream
             .record_event(Some(sys::CUevent_flags::CU_EVENT_DEFAULT))
+    }
+
+    /// Records what `enqueue` sends to the stream, instead of running it, as one launch.
+    ///
+    /// # Errors
+    /// When something of it cannot be recorded; the stream is as before then.
+    pub(super) fn record(
+        &self,
+        enqueue: impl FnOnce() -> Result<(), Fault>,
+    ) -> Result<Option<CudaGraph>, Fault> {
+        self.stream
+            .begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)?;
+        let enqueued = enqueue();
+        // a capture must be ended even when it failed
+        let graph = self.stream.end_capture(sys::CUgraphInstantiate_flags(0));
+        enqueued?;
+        let graph = graph?;
+        if let Some(graph) = &graph {
+            graph.upload()?;
+        }
+        Ok(graph)
     }
 }
 

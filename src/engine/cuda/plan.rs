@@ -13,7 +13,7 @@ use super::program::{Program, View, Work};
 use super::tune;
 use crate::engine::{BatchSize, EngineError};
 use crate::tensor::RawOutput;
-use cudarc::driver::{CudaGraph, CudaSlice, PinnedHostSlice, result, sys};
+use cudarc::driver::{CudaGraph, CudaSlice, PinnedHostSlice, result};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -83,8 +83,8 @@ impl Plan {
         let mut plan = allocated.map_err(refused("allocating memory for a frame"))?;
         plan.first_run(gpu)
             .map_err(refused("running the first frame"))?;
-        plan.graph = match plan.record(gpu) {
-            Ok(graph) => graph,
+        plan.graph = match gpu.record(|| plan.enqueue(gpu)) {
+            Ok(graph) => graph.map(Recorded),
             Err(error) => {
                 tracing::warn!("no CUDA graph, every step is launched by itself: {error}");
                 None
@@ -238,20 +238,6 @@ impl Plan {
         self.stage(&grey)?;
         self.enqueue(gpu)?;
         Ok(gpu.wait()?)
-    }
-
-    fn record(&self, gpu: &Gpu) -> Result<Option<Recorded>, Fault> {
-        gpu.stream
-            .begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)?;
-        let enqueued = self.enqueue(gpu);
-        // a capture must be ended even when it failed
-        let graph = gpu.stream.end_capture(sys::CUgraphInstantiate_flags(0));
-        enqueued?;
-        let graph = graph?;
-        if let Some(graph) = &graph {
-            graph.upload()?;
-        }
-        Ok(graph.map(Recorded))
     }
 
     /// Enqueues a frame: bytes to the GPU, all steps, logits back.
