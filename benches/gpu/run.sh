@@ -4,8 +4,10 @@
 #   ./run.sh [OUT [STAGE…]]
 # Stages: parity, precision, own and peers (which may be repeated, for more rounds), report; all of
 # them, with two rounds, when none is named. Naming them lets a machine with a time limit do them one
-# by one. DATA names a labelled set (what `vovcam eval --data` takes) for precision: what half
-# precision costs in AP.
+# by one; results are written as they come, so that a stage that is cut off keeps what it had.
+# DATA names a labelled set (what `vovcam eval --data` takes) for precision: what half precision
+# costs in AP. ENGINES are those that `own` times, SECONDS_A_CASE how long; COMPILE=0 leaves
+# torch.compile out, which takes minutes.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:-$here/out}
@@ -45,11 +47,9 @@ print(f"AP f32 {ap['f32']:.2f}, f16 {ap['f16']:.2f}: {ap['f32'] - ap['f16']:.2f}
 END
 }
 
-# Lines of one program, kept even when it fails half way.
+# Runs one program, whose lines are results.
 collect() {
-    "$@" >"$out/part.jsonl" 2>>"$out/log.txt" || echo "'$*' failed: $(tail -n 1 "$out/log.txt")"
-    cat "$out/part.jsonl" >>"$out/results.jsonl"
-    rm "$out/part.jsonl"
+    "$@" >>"$out/results.jsonl" 2>>"$out/log.txt" || echo "'$*' failed: $(tail -n 1 "$out/log.txt")"
 }
 
 # How often a stage was run before.
@@ -61,7 +61,7 @@ round() {
 own() {
     number=$(round own)
     # a process each: a GPU that was sent astray stays so for its process
-    for engine in f16 f32 f16-packed candle; do
+    for engine in ${ENGINES:-f16 f32 f16-packed candle}; do
         program=$here/gpu
         [ $engine = candle ] && program=$here/gpu-candle
         [ -x "$program" ] || { echo "no $(basename "$program") in this bundle"; continue; }
@@ -73,7 +73,7 @@ peers() {
     number=$(round peers)
     set -- --training "$here" --round "$number" --seconds "${SECONDS_A_CASE:-3}"
     [ -f "$here/model.onnx" ] && set -- "$@" --onnx "$here/model.onnx"
-    [ "$number" = 1 ] && set -- "$@" --compile
+    [ "$number" = 1 ] && [ "${COMPILE:-1}" = 1 ] && set -- "$@" --compile
     collect "$python" "$here/peers.py" "$here/vovnet27_slim.json" "$@"
 }
 
