@@ -19,11 +19,12 @@ pub mod voc;
 
 use crate::detection::Detection;
 use crate::frame::Frame;
-use coco::CocoMetrics;
+use coco::{CocoMetrics, OperatingPoint};
 use dataset::{ClassMap, Dataset, DatasetError};
 use id::Id;
 use predictions::{Prediction, Predictions};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::error::Error;
 use voc::VocMetrics;
 
@@ -34,12 +35,16 @@ pub const MIN_SCORE: f32 = 0.001;
 pub const FORMAT: &str = "vovcam-eval.v1";
 
 /// Options of an evaluation.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct EvalOptions {
     /// Maximum detections per image that [`detect`] keeps, highest scores first; 100 for COCO.
     pub max_detections: usize,
     /// Minimum boxes of a class in the means. A class with fewer is listed only: its AP is noise.
     pub min_boxes: usize,
+    /// Score thresholds by class name: precision and recall are reported at them.
+    pub thresholds: BTreeMap<String, f64>,
+    /// The threshold that reaches this precision, 0..=1, is reported for every class.
+    pub precision: Option<f64>,
 }
 
 impl Default for EvalOptions {
@@ -47,6 +52,8 @@ impl Default for EvalOptions {
         EvalOptions {
             max_detections: 100,
             min_boxes: 1,
+            thresholds: BTreeMap::new(),
+            precision: None,
         }
     }
 }
@@ -173,6 +180,12 @@ pub struct ClassEvaluation {
     pub coco: CocoMetrics,
     /// VOC's metrics.
     pub voc: VocMetrics,
+    /// Precision and recall at the class's threshold of [`EvalOptions::thresholds`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at_threshold: Option<OperatingPoint>,
+    /// The highest recall with at least [`EvalOptions::precision`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at_precision: Option<OperatingPoint>,
 }
 
 /// Matches predictions with the data set's boxes and computes the metrics.
@@ -218,8 +231,17 @@ fn evaluate_class(
     };
     let boxes = truths().filter(|truth| !truth.ignore).count();
     let detections = (0..images.len()).flat_map(|image| predictions.of_image(image));
+    let (coco, points) = coco::evaluate(dataset, predictions, category);
+    let name = dataset.categories[category].name.clone();
     ClassEvaluation {
-        name: dataset.categories[category].name.clone(),
+        at_threshold: options
+            .thresholds
+            .get(&name)
+            .and_then(|&score| points.at_score(score)),
+        at_precision: options
+            .precision
+            .and_then(|precision| points.at_precision(precision)),
+        name,
         category_id: dataset.categories[category].id.clone(),
         images: images
             .iter()
@@ -231,7 +253,7 @@ fn evaluate_class(
             .filter(|found| found.category == category)
             .count(),
         in_mean: boxes >= options.min_boxes.max(1),
-        coco: coco::evaluate(dataset, predictions, category),
+        coco,
         voc: voc::evaluate(dataset, predictions, category),
     }
 }

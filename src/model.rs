@@ -11,6 +11,7 @@ use crate::network::graph::{Conv, Graph};
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Value of `format` in a manifest.
@@ -66,15 +67,18 @@ pub struct Int8 {
     /// Number of images of the measurement.
     pub pictures: usize,
     /// By graph node: the value that is quantised to 255; larger ones are clamped.
-    pub ranges: std::collections::BTreeMap<String, f32>,
+    pub ranges: BTreeMap<String, f32>,
 }
 
 /// Default thresholds of a model.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DefaultThresholds {
-    /// Score threshold, 0..=1.
+    /// Score threshold of the classes that `classes` does not name, 0..=1.
     pub score: f32,
+    /// Score thresholds by class name, 0..=1.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub classes: BTreeMap<String, f32>,
     /// IoU above which NMS drops the lower score, 0..=1.
     pub nms_iou: f32,
 }
@@ -256,6 +260,7 @@ impl Model {
             pad_value: 114,
             thresholds: DefaultThresholds {
                 score: 0.35,
+                classes: BTreeMap::new(),
                 nms_iou: 0.6,
             },
             int8: None,
@@ -332,15 +337,28 @@ fn parse_manifest(bytes: &[u8], origin: &str) -> Result<Manifest, ModelError> {
             "input_size: expected a multiple of 32 up to {MAX_INPUT_SIDE}, got {side}"
         )));
     }
+    check_thresholds(&manifest).map_err(bad)?;
+    Ok(manifest)
+}
+
+fn check_thresholds(manifest: &Manifest) -> Result<(), String> {
+    let thresholds = &manifest.thresholds;
     let unit = |name: &str, value: f32| match (0.0..=1.0).contains(&value) {
         true => Ok(()),
-        false => Err(bad(format!(
-            "thresholds.{name}: expected 0 to 1, got {value}"
-        ))),
+        false => Err(format!("thresholds.{name}: expected 0 to 1, got {value}")),
     };
-    unit("score", manifest.thresholds.score)?;
-    unit("nms_iou", manifest.thresholds.nms_iou)?;
-    Ok(manifest)
+    unit("score", thresholds.score)?;
+    unit("nms_iou", thresholds.nms_iou)?;
+    for (class, &score) in &thresholds.classes {
+        if !manifest.classes.contains(class) {
+            let classes = manifest.classes.join(", ");
+            return Err(format!(
+                "thresholds.classes: expected classes of the model ({classes}), got '{class}'"
+            ));
+        }
+        unit(&format!("classes.{class}"), score)?;
+    }
+    Ok(())
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -1,9 +1,9 @@
 //! `vovcam eval`: average precision on a labelled set.
 
 use super::{Failure, NO_INPUT, RUN_FAILED, USAGE, load_model, print_failure};
-use crate::config::EngineSettings;
 use crate::config::values::listed_name;
-use crate::detect::{Detector, DetectorOptions};
+use crate::config::{EngineSettings, ThresholdSpec};
+use crate::detect::{Detector, DetectorOptions, default_thresholds};
 use crate::detection::Thresholds;
 use crate::escape;
 use crate::eval::dataset::Dataset;
@@ -11,6 +11,8 @@ use crate::eval::predictions::Predictions;
 use crate::eval::{DetectorInfo, EvalError, EvalOptions, MIN_SCORE, detect, evaluate};
 use crate::geometry::InputSize;
 use crate::geometry::Size;
+use crate::model::{Manifest, Model};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -34,6 +36,13 @@ pub(super) struct EvalArgs {
     /// Leave classes with fewer boxes out of the means
     #[arg(long, value_name = "N", default_value_t = 1)]
     min_boxes: usize,
+    /// Precision and recall are shown at these scores: one for all classes, or by class
+    /// [default: the model's thresholds]
+    #[arg(long, value_name = "SCORE|CLASS=SCORE,…")]
+    threshold: Option<ThresholdSpec>,
+    /// Also show by class the score threshold with the highest recall at this precision, 0 to 1
+    #[arg(long, value_name = "PRECISION", value_parser = precision)]
+    at_precision: Option<f64>,
     #[command(flatten)]
     engine: EngineSettings,
     /// Input size of the network; one number is a square [default: the model's]
@@ -51,8 +60,9 @@ pub(super) fn run(args: EvalArgs) -> Result<(), Failure> {
     if let Some(names) = &args.classes {
         dataset.select(names).map_err(|e| Failure::new(USAGE, e))?;
     }
-    let options = EvalOptions {
+    let mut options = EvalOptions {
         min_boxes: args.min_boxes,
+        precision: args.at_precision,
         ..EvalOptions::default()
     };
     let (predictions, detector) = match &args.detections {
@@ -60,8 +70,17 @@ pub(super) fn run(args: EvalArgs) -> Result<(), Failure> {
             let read = Predictions::read(path, &dataset);
             (read.map_err(|e| Failure::new(NO_INPUT, e))?, None)
         }
-        None => run_model(&args, &mut dataset, &options)?,
+        None => {
+            let model = load_model(args.engine.model.as_deref())?;
+            options.thresholds = model_thresholds(&model.manifest);
+            let (predictions, detector) = run_model(&args, &model, &mut dataset, &options)?;
+            (predictions, Some(detector))
+        }
     };
+    if let Some(spec) = &args.threshold {
+        set_thresholds(spec, &dataset, &mut options.thresholds)
+            .map_err(|e| Failure::new(USAGE, e))?;
+    }
     if let Some(path) = &args.detections_out {
         let written = predictions.write(path, &dataset);
         written.map_err(|e| Failure::new(RUN_FAILED, e))?;
@@ -85,13 +104,48 @@ pub(super) fn run(args: EvalArgs) -> Result<(), Failure> {
 /// Detections an image before those of classes that it does not label are dropped.
 const MOST_DETECTIONS: usize = 1000;
 
+fn model_thresholds(manifest: &Manifest) -> BTreeMap<String, f64> {
+    let scores = default_thresholds(manifest).score;
+    let names = manifest.classes.iter().cloned();
+    names.zip(scores.into_iter().map(f64::from)).collect()
+}
+
+/// Thresholds of the command line over those of the model.
+fn set_thresholds(
+    spec: &ThresholdSpec,
+    dataset: &Dataset,
+    thresholds: &mut BTreeMap<String, f64>,
+) -> Result<(), String> {
+    let names = || dataset.categories.iter().map(|category| &category.name);
+    if let Some(score) = spec.all {
+        thresholds.extend(names().map(|name| (name.clone(), f64::from(score))));
+    }
+    for (name, &score) in &spec.by_class {
+        if !names().any(|known| known == name) {
+            let known: Vec<&str> = names().map(String::as_str).collect();
+            let known = known.join(", ");
+            return Err(format!(
+                "--threshold: expected classes of the data set ({known}), got '{name}'"
+            ));
+        }
+        thresholds.insert(name.clone(), f64::from(score));
+    }
+    Ok(())
+}
+
+fn precision(text: &str) -> Result<f64, String> {
+    let value = text.parse().ok();
+    let value = value.filter(|value| (0.0..=1.0).contains(value));
+    value.ok_or_else(|| format!("expected a precision from 0 to 1, got '{text}'"))
+}
+
 /// Detects on every image at a score near zero, as average precision wants it.
 fn run_model(
     args: &EvalArgs,
+    model: &Model,
     dataset: &mut Dataset,
     options: &EvalOptions,
-) -> Result<(Predictions, Option<DetectorInfo>), Failure> {
-    let model = load_model(args.engine.model.as_deref())?;
+) -> Result<(Predictions, DetectorInfo), Failure> {
     let manifest = &model.manifest;
     let classes = dataset
         .match_model(&manifest.classes)
@@ -118,7 +172,7 @@ fn run_model(
         input: Some(InputSize::Exact(input)),
         thresholds: Some(thresholds),
     };
-    let mut detector = Detector::new(&model, &setup)?;
+    let mut detector = Detector::new(model, &setup)?;
     let predictions = detect(dataset, &classes, options, |frame| {
         detector.detect_one(frame).map(|found| found.detections)
     })
@@ -134,5 +188,5 @@ fn run_model(
         min_score: MIN_SCORE,
         nms_iou,
     };
-    Ok((predictions, Some(info)))
+    Ok((predictions, info))
 }

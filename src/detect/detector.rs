@@ -23,7 +23,7 @@ pub struct DetectorOptions {
     pub engine: EngineOptions,
     /// Input size; `None` = the long side from the model's manifest.
     pub input: Option<InputSize>,
-    /// Thresholds; `None` = the defaults from the model's manifest for every class.
+    /// Thresholds; `None` = the defaults from the model's manifest.
     pub thresholds: Option<Thresholds>,
 }
 
@@ -155,10 +155,15 @@ impl Detect for Detector {
     }
 }
 
-/// The default thresholds from the manifest, the same for every class.
+/// The default thresholds from the manifest.
 pub fn default_thresholds(manifest: &Manifest) -> Thresholds {
-    let defaults = manifest.thresholds;
-    Thresholds::uniform(manifest.classes.len(), defaults.score, defaults.nms_iou)
+    let defaults = &manifest.thresholds;
+    let mut thresholds =
+        Thresholds::uniform(manifest.classes.len(), defaults.score, defaults.nms_iou);
+    for (score, class) in thresholds.score.iter_mut().zip(&manifest.classes) {
+        *score = *defaults.classes.get(class).unwrap_or(score);
+    }
+    thresholds
 }
 
 /// Measures consecutive intervals.

@@ -107,12 +107,42 @@ impl CocoMetrics {
     }
 }
 
-/// The metrics of one class.
+/// Precision and recall of a class at one score threshold, at IoU 0.50.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct OperatingPoint {
+    /// Score threshold: detections with this score or a higher one count.
+    pub score: f64,
+    /// Correct detections / detections; 1 without detections.
+    pub precision: f64,
+    /// Objects found / objects.
+    pub recall: f64,
+}
+
+/// Precision and recall of a class at every score threshold.
+pub(super) struct OperatingPoints(Vec<OperatingPoint>);
+
+impl OperatingPoints {
+    /// The point at a threshold; `None` without boxes.
+    pub(super) fn at_score(&self, score: f64) -> Option<OperatingPoint> {
+        let count = self.0.partition_point(|point| point.score >= score);
+        let last = self.0[..count].last()?;
+        Some(OperatingPoint { score, ..*last })
+    }
+
+    /// The point of highest recall with at least this precision; `None` if there is none.
+    pub(super) fn at_precision(&self, precision: f64) -> Option<OperatingPoint> {
+        let reached = |point: &&OperatingPoint| point.precision >= precision;
+        let best = self.0.iter().rev().find(reached)?;
+        (best.recall > 0.0).then_some(*best)
+    }
+}
+
+/// The metrics and the operating points of one class.
 pub(super) fn evaluate(
     dataset: &Dataset,
     predictions: &Predictions,
     category: usize,
-) -> CocoMetrics {
+) -> (CocoMetrics, OperatingPoints) {
     let scenes: Vec<Scene> = dataset
         .images
         .iter()
@@ -127,10 +157,11 @@ pub(super) fn evaluate(
         AreaRange::LARGE,
     ]
     .map(|range| Outcomes::collect(&scenes, range));
+    let points = all.points();
     let [one, ten, hundred] = [1, 10, MAX_DETECTIONS].map(|max| all.curve(max));
     let [small, medium, large] =
         [small, medium, large].map(|outcomes| outcomes.curve(MAX_DETECTIONS));
-    CocoMetrics {
+    let metrics = CocoMetrics {
         ap: hundred.map(|curve| curve.mean_precision()),
         ap50: hundred.map(|curve| curve.precision[0]),
         ap75: hundred.map(|curve| curve.precision[5]),
@@ -143,7 +174,8 @@ pub(super) fn evaluate(
         ar_small: small.map(|curve| curve.mean_recall()),
         ar_medium: medium.map(|curve| curve.mean_recall()),
         ar_large: large.map(|curve| curve.mean_recall()),
-    }
+    };
+    (metrics, points)
 }
 
 /// Boxes and detections of one class in one image.
@@ -249,6 +281,35 @@ impl Outcomes {
             .matched
             .sort_by(|a, b| best_first(a.score, b.score));
         outcomes
+    }
+
+    /// By descending score, beginning with no detection at all; empty without boxes. Detections of
+    /// equal score come and go together.
+    fn points(&self) -> OperatingPoints {
+        if self.positives == 0 {
+            return OperatingPoints(Vec::new());
+        }
+        let mut points = vec![OperatingPoint {
+            score: f64::INFINITY,
+            precision: 1.0,
+            recall: 0.0,
+        }];
+        let (mut correct, mut total) = (0.0, 0.0);
+        for equal in self.matched.chunk_by(|a, b| a.score == b.score) {
+            for found in equal {
+                match found.at[0] {
+                    Outcome::TruePositive => (correct, total) = (correct + 1.0, total + 1.0),
+                    Outcome::FalsePositive => total += 1.0,
+                    Outcome::Ignored => {}
+                }
+            }
+            points.push(OperatingPoint {
+                score: equal[0].score,
+                precision: if total > 0.0 { correct / total } else { 1.0 },
+                recall: correct / self.positives as f64,
+            });
+        }
+        OperatingPoints(points)
     }
 
     /// Precision and recall with at most `max` detections per image; `None` without boxes.

@@ -1,8 +1,8 @@
 //! The evaluation report: as a text table and as JSON.
 
-use super::Evaluation;
-use super::coco::CocoMetrics;
+use super::coco::{CocoMetrics, OperatingPoint};
 use super::voc::VocMetrics;
+use super::{ClassEvaluation, Evaluation};
 use std::fmt::{self, Display, Formatter};
 
 impl Evaluation {
@@ -44,6 +44,7 @@ impl Display for Evaluation {
             Figure(self.voc.ap_11_point),
             Figure(self.voc.ap_area)
         )?;
+        self.write_points(f)?;
         self.write_notes(f)
     }
 }
@@ -79,6 +80,31 @@ impl Evaluation {
         let cells: [&dyn Display; 11] =
             [&name, &"", &"", &"", &"", ap, ap50, ap75, ar, voc07, area];
         write_row(f, width, &cells, "")
+    }
+
+    /// A line a class with precision and recall at its thresholds.
+    fn write_points(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let point = |point: &Option<OperatingPoint>| match point {
+            Some(p) => format!("{:.3}  {:.3} / {:.3}", p.score, p.precision, p.recall),
+            None => format!("{:>5}  {:>13}", "-", "-"),
+        };
+        let has = |class: &&ClassEvaluation| {
+            class.boxes > 0 && (class.at_threshold.is_some() || class.at_precision.is_some())
+        };
+        let mut shown = self.classes.iter().filter(has).peekable();
+        if shown.peek().is_none() {
+            return Ok(());
+        }
+        writeln!(
+            f,
+            "\nAt IoU 0.50           score threshold       highest recall\n\
+             class                precision / recall    of the wanted precision"
+        )?;
+        for class in shown {
+            let (threshold, precision) = (point(&class.at_threshold), point(&class.at_precision));
+            writeln!(f, "{:<20} {threshold:>20}  {precision:>20}", class.name)?;
+        }
+        Ok(())
     }
 
     fn write_notes(&self, f: &mut Formatter<'_>) -> fmt::Result {

@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use vovcam::detection::Detection;
-use vovcam::eval::coco::CocoMetrics;
+use vovcam::eval::coco::{CocoMetrics, OperatingPoint};
 use vovcam::eval::dataset::Dataset;
 use vovcam::eval::predictions::Predictions;
 use vovcam::eval::{EvalError, EvalOptions, Evaluation, detect, evaluate};
@@ -63,6 +63,79 @@ fn figures_equal_pycocotools_and_the_voc_definition() {
         assert_figures(name, &class["coco"], &expected["coco"]);
         assert_figures(name, &class["voc"], &expected["voc"]);
     }
+}
+
+/// Precision and recall counted by hand: correct at IoU 0.5 are the detections that reach it with an
+/// object which no better detection has taken.
+#[test]
+fn precision_and_recall_at_thresholds() {
+    let folder = TempDir::new().unwrap();
+    let boxes = [
+        [0, 0, 10, 10],
+        [20, 0, 10, 10],
+        [40, 0, 10, 10],
+        [60, 0, 10, 10],
+    ];
+    let annotations: Vec<Value> = boxes
+        .iter()
+        .map(|bbox| json!({"image_id": 1, "category_id": 1, "bbox": bbox}))
+        .collect();
+    let set = json!({
+        "images": [{"id": 1, "file_name": "a.png"}],
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+    });
+    std::fs::write(folder.path().join("annotations.json"), set.to_string()).unwrap();
+    // correct, wrong, correct, a second one of the first, correct
+    let found = [(0, 0.9), (80, 0.8), (20, 0.7), (0, 0.6), (40, 0.6)];
+    let found: Vec<Value> = found
+        .iter()
+        .map(|(x, score)| {
+            json!({"image_id": 1, "category_id": 1, "bbox": [x, 0, 10, 10], "score": score})
+        })
+        .collect();
+    let results = folder.path().join("found.json");
+    std::fs::write(&results, json!(found).to_string()).unwrap();
+    let dataset = Dataset::open(folder.path()).unwrap();
+    let predictions = Predictions::read(&results, &dataset).unwrap();
+    let at = |score: f64, precision: f64| {
+        let options = EvalOptions {
+            thresholds: [("cat".to_owned(), score)].into(),
+            precision: Some(precision),
+            ..EvalOptions::default()
+        };
+        let mut classes = evaluate(&dataset, &predictions, &options).classes;
+        assert_eq!(
+            (classes[1].at_threshold, classes[1].at_precision),
+            (None, None)
+        );
+        let cat = classes.swap_remove(0);
+        let figures = |point: OperatingPoint| (point.score, point.precision, point.recall);
+        (cat.at_threshold.map(figures), cat.at_precision.map(figures))
+    };
+    let (threshold, precision) = at(0.7, 0.6);
+    assert_eq!(
+        threshold,
+        Some((0.7, 2.0 / 3.0, 0.5)),
+        "the score itself counts"
+    );
+    assert_eq!(
+        precision,
+        Some((0.6, 0.6, 0.75)),
+        "equal scores come together"
+    );
+    let (threshold, precision) = at(0.95, 0.65);
+    assert_eq!(
+        threshold,
+        Some((0.95, 1.0, 0.0)),
+        "no detection is no false one"
+    );
+    assert_eq!(
+        precision,
+        Some((0.7, 2.0 / 3.0, 0.5)),
+        "precision falls and rises"
+    );
+    assert_eq!(at(0.1, 1.0).1, Some((0.9, 1.0, 0.25)));
 }
 
 #[test]
