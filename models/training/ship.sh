@@ -4,18 +4,19 @@
 #
 #   ./ship.sh RUN DATA_FOLDER
 #
-# DATA_FOLDER holds the evaluation splits (eval-*.tar), train-0.tar for the int8 ranges, and
-# yolox_nano.onnx, which the tables set beside it. PYTHON and VOVCAM may be set from outside.
+# DATA_FOLDER holds the evaluation splits (eval-*.tar), train-0.tar for the int8 ranges, held-out.tar
+# (vovcam_train.held_out), on which the score thresholds are chosen, and yolox_nano.onnx, which the tables
+# set beside it. PYTHON, VOVCAM and PRECISION, which the thresholds are to reach, may be set from outside.
 set -euo pipefail
 
 if [ $# -ne 2 ]; then
-  sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
+  sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
   exit 2
 fi
 run=$(realpath "$1") folder=$(realpath "$2")
 cd "$(dirname "$0")"
 python=${PYTHON:-python3} vovcam=${VOVCAM:-../../target/release/vovcam}
-manifest=../vovnet27_slim.json sides="320 640"
+manifest=../vovnet27_slim.json sides="320 640" precision=${PRECISION:-0.8}
 photos=$(mktemp -d)
 trap 'rm -rf "$photos"' EXIT
 
@@ -43,7 +44,10 @@ for side in $sides; do
   "$python" -m vovcam_train.reports "$run/ours-$side.json" $(printf -- "$run/reports/$side/%s.json " $splits)
   measured+=(--measured "$run/ours-$side.json")
 done
-"$python" -m vovcam_train.export "$run/checkpoint.pt" "$manifest" "${measured[@]}" >&2
+"$vovcam" eval --model "$run/latest/vovnet27_slim.json" --data "$folder/held-out.tar" --min-boxes 15 \
+  --at-precision "$precision" --json >"$run/reports/thresholds.json"
+"$python" -m vovcam_train.export "$run/checkpoint.pt" "$manifest" "${measured[@]}" \
+  --thresholds "$run/reports/thresholds.json" >&2
 tar xf "$folder/train-0.tar" -C "$photos"
 # only photos of the sets that the run was trained on
 "$python" - "$manifest" "$photos"/*/ >&2 <<'EOF'

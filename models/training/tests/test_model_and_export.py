@@ -10,7 +10,7 @@ from vovcam_train import CLASSES
 from vovcam_train.data import Record
 from vovcam_train.ema import Ema
 from vovcam_train.evaluate import letterbox, measure
-from vovcam_train.export import export, load_model
+from vovcam_train.export import class_thresholds, export, load_model
 from vovcam_train.model import Detector, NetworkConfig, flatten, load_backbone
 from vovcam_train.schedule import Schedule, parse_stages
 
@@ -50,6 +50,24 @@ def test_export_and_load_agree(model, tmp_path):
     result = goldens(tmp_path / "vovnet27_slim.json")
     assert len(json.dumps(result)) < 60_000
     assert result["cases"][0]["tensors"]["box_s8"]["shape"] == [64, 8, 12]
+
+
+def test_thresholds_come_from_a_report(model, tmp_path):
+    def point(score):
+        return {"score": score, "precision": 0.81, "recall": 0.5}
+
+    report = {"format": "vovcam-eval.v1", "classes": [
+        {"name": "person", "in_mean": True, "at_precision": point(0.3712)},
+        {"name": "car", "in_mean": True},
+        {"name": "bus", "in_mean": False, "at_precision": point(0.2)},
+    ]}  # fmt: skip
+    thresholds = class_thresholds(report)
+    assert thresholds == {"person": 0.38}, "rounded upwards, so that the precision still holds"
+    export(model, tmp_path / "m.json", CLASSES, {}, [], 320, thresholds)
+    written = json.loads((tmp_path / "m.json").read_text())["thresholds"]
+    assert written == {"score": 0.35, "classes": {"person": 0.38}, "nms_iou": 0.6}
+    with pytest.raises(ValueError, match="expected a report"):
+        class_thresholds({"classes": []})
 
 
 def test_damaged_weights_are_refused(model, tmp_path):

@@ -1,7 +1,7 @@
 """Export to what the Rust program loads: safetensors (conv weights F16, norms and biases F32)
 and a JSON manifest.
 
-    python -m vovcam_train.export CHECKPOINT.pt OUT.json [--measured FIGURES.json …]
+    python -m vovcam_train.export CHECKPOINT.pt OUT.json [--measured FIGURES.json …] [--thresholds REPORT.json]
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 
@@ -44,7 +45,19 @@ def measured_rows(figures: dict, side: int) -> list[dict]:
     return rows
 
 
-def export(model: Detector, out: Path, classes, training: dict, measured: list[dict], input_size: int) -> None:
+def class_thresholds(report: dict) -> dict[str, float]:
+    """Score thresholds from a report of `vovcam eval --at-precision P --json`, to two decimals upwards. A
+    class with too few boxes for the means, or that does not reach the precision, has none."""
+    if report.get("format") != "vovcam-eval.v1":
+        raise ValueError(f"expected a report of 'vovcam eval --json', got format '{report.get('format')}'")
+    points = {c["name"]: c.get("at_precision") for c in report["classes"] if c["in_mean"]}
+    return {name: math.ceil(point["score"] * 100) / 100 for name, point in points.items() if point}
+
+
+def export(
+    model: Detector, out: Path, classes, training: dict, measured: list[dict], input_size: int,
+    thresholds: dict[str, float] | None = None,
+) -> None:  # fmt: skip
     """Writes `out` (the manifest) and the safetensors file beside it, each whole or not at all."""
     weights = out.with_suffix(".safetensors")
     part = weights.with_suffix(".safetensors.part")
@@ -58,7 +71,7 @@ def export(model: Detector, out: Path, classes, training: dict, measured: list[d
         "sha256": hashlib.sha256(part.read_bytes()).hexdigest(),
         "network": network, "classes": list(classes), "input_size": input_size,
         "mean": list(MEAN), "std": list(STD), "pad_value": PAD_VALUE,
-        "thresholds": {"score": 0.35, "nms_iou": 0.6},
+        "thresholds": {"score": 0.35, **({"classes": thresholds} if thresholds else {}), "nms_iou": 0.6},
         "training": {**training, "licence": "MIT OR Apache-2.0"}, "measured": measured,
     }  # fmt: skip
     part.replace(weights)
@@ -89,6 +102,7 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path, help="checkpoint written by train.py")
     parser.add_argument("out", type=Path, help="manifest to write; its stem is the model's name")
     parser.add_argument("--measured", type=Path, action="append", default=[], help="output of evaluate --json or of reports")
+    parser.add_argument("--thresholds", type=Path, help="report of vovcam eval --at-precision P --json: thresholds by class")
     args = parser.parse_args()
     state = torch.load(args.checkpoint, map_location="cpu", weights_only=True)
     network = {**state["network"], "strides": tuple(state["network"]["strides"])}
@@ -96,7 +110,8 @@ def main() -> None:
     model.load_state_dict(state["ema"])
     side = state["input_size"]
     rows = [row for path in args.measured for row in measured_rows(json.loads(path.read_text()), side)]
-    export(model, args.out, state["classes"], state["training"], rows, side)
+    thresholds = class_thresholds(json.loads(args.thresholds.read_text())) if args.thresholds else None
+    export(model, args.out, state["classes"], state["training"], rows, side, thresholds)
     print(f"wrote '{args.out}' and '{args.out.with_suffix('.safetensors').name}' beside it")
 
 
