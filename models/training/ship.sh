@@ -16,7 +16,7 @@ fi
 run=$(realpath "$1") folder=$(realpath "$2")
 cd "$(dirname "$0")"
 python=${PYTHON:-python3} vovcam=${VOVCAM:-../../target/release/vovcam}
-manifest=../vovnet27_slim.json sides="320 640" precision=${PRECISION:-0.8}
+manifest=../vovnet27_slim.json sides="320 640" precision=${PRECISION:-0.75}
 photos=$(mktemp -d)
 trap 'rm -rf "$photos"' EXIT
 
