@@ -3,6 +3,7 @@
 CARGO ?= cargo
 DEMO := target/demo
 PEERS_PYTHON ?= target/peers/venv/bin/python
+PEERS_ARGS ?=
 
 .PHONY: help loom demo test faults lint audit fuzz fuzz-cov doc bench peers deb vm soak aarch64 cuda-check gpu-bundle install clean
 
@@ -52,7 +53,7 @@ bench: setup-build ## time the engines, their layers and the whole program on th
 peers: setup-build ## time other runtimes on the same network in turn with this one: target/peers.json
 	@test -x $(PEERS_PYTHON) || { python3 -m venv target/peers/venv && \
 	    target/peers/venv/bin/pip install -q -r benches/peers/requirements.txt; }
-	$(PEERS_PYTHON) benches/peers/peers.py
+	$(PEERS_PYTHON) benches/peers/peers.py $(PEERS_ARGS)
 
 PROFILE ?= release
 FEATURES ?=

@@ -1,6 +1,6 @@
 //! The whole program on the bundled clip: what each stage of a frame takes, how near the
 //! program comes to its engine's own speed, start-up and memory.
-//! `cargo bench --bench stages [-- INPUT THREADS PRECISION]`
+//! `cargo bench --bench stages [-- INPUT THREADS PRECISION ROUNDS]`
 
 #![allow(clippy::print_stdout, reason = "prints a table")]
 
@@ -18,14 +18,13 @@ use vovcam::tensor::RawOutput;
 /// Size of the clip's frames in pixels.
 const CLIP: (u32, u32) = (768, 576);
 const CLIP_PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/street.avi");
-/// Times that each figure is taken; the program and the engine alone take turns.
-const ROUNDS: usize = 5;
-
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1).filter(|a| a != "--bench");
     let input: u32 = arguments.next().map_or(Ok(320), |a| a.parse())?;
     let threads: usize = arguments.next().map_or(Ok(1), |a| a.parse())?;
     let precision = arguments.next().unwrap_or_else(|| "f32".to_owned());
+    // times that each figure is taken; the program and the engine alone take turns
+    let rounds: usize = arguments.next().map_or(Ok(5), |a| a.parse())?;
     let settings = [
         "--input".to_owned(),
         input.to_string(),
@@ -37,7 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut engine = EngineAlone::new(input, threads, &precision)?;
     let (mut program_fps, mut engine_fps) = (Vec::new(), Vec::new());
     let mut summary = String::new();
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         engine_fps.push(engine.fps()?);
         summary = run(&settings)?;
         program_fps.push(fps_of(&summary)?);
@@ -48,10 +47,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         "program {program:.1} frames/s, engine alone {engine:.1}, ratio {:.3}",
         program / engine
     );
-    let starts = (0..ROUNDS).map(|_| first_detection(&settings));
+    let starts = (0..rounds).map(|_| first_detection(&settings));
     let starts = starts.collect::<Result<Vec<_>, _>>()?;
     println!(
-        "start to first detection: median {:.0} ms of {ROUNDS}",
+        "start to first detection: median {:.0} ms of {rounds}",
         1e3 * median(starts.iter().map(Duration::as_secs_f64).collect())
     );
     println!(
