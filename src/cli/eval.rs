@@ -1,8 +1,8 @@
 //! `vovcam eval`: average precision on a labelled set.
 
 use super::{Failure, NO_INPUT, RUN_FAILED, USAGE, load_model, print_failure};
-use crate::config::EngineSettings;
 use crate::config::values::listed_name;
+use crate::config::{EngineSettings, TileSettings};
 use crate::detect::{Detector, DetectorOptions};
 use crate::detection::Thresholds;
 use crate::escape;
@@ -39,6 +39,8 @@ pub(super) struct EvalArgs {
     /// Input size of the network; one number is a square [default: the model's]
     #[arg(long, value_name = "SIDE|WxH")]
     input: Option<InputSize>,
+    #[command(flatten)]
+    tiles: TileSettings,
 }
 
 pub(super) fn run(args: EvalArgs) -> Result<(), Failure> {
@@ -117,6 +119,7 @@ fn run_model(
         engine: args.engine.options(),
         input: Some(InputSize::Exact(input)),
         thresholds: Some(thresholds),
+        tiling: args.tiles.tiling(),
     };
     let mut detector = Detector::new(&model, &setup)?;
     let predictions = detect(dataset, &classes, options, |frame| {
@@ -131,6 +134,7 @@ fn run_model(
         sha256: manifest.sha256.clone(),
         engine: detector.describe(),
         input: input.to_string(),
+        tiles: args.tiles.tiling().to_string(),
         min_score: MIN_SCORE,
         nms_iou,
     };
