@@ -146,6 +146,7 @@ fn load_detector(settings: &DetectorSettings, in_file: bool) -> Result<(Model, D
         engine: settings.engine.options(),
         input: settings.input,
         thresholds: Some(thresholds),
+        tiling: settings.tiles.tiling(),
     };
     let detector = Detector::new(&model, &options).map_err(|e| engine_failure(e, in_file))?;
     model.weights = Vec::new(); // the engine has its own; small boards want the memory

@@ -31,7 +31,7 @@ use crate::detection::Thresholds;
 use crate::engine::cpu::Isa;
 use crate::engine::{EngineChoice, EngineOptions, Precision};
 use crate::frame::PixelFormat;
-use crate::geometry::InputSize;
+use crate::geometry::{InputSize, TileOverlap, Tiles, Tiling};
 use crate::model::Manifest;
 use crate::sink::jsonl::file::LogOptions;
 use crate::units::{Bytes, DAY_MS, Interval};
@@ -147,6 +147,10 @@ pub struct DetectorSettings {
     /// and takes more time [default: as the model was trained]
     #[arg(long, value_name = "SIDE|WxH")]
     pub input: Option<InputSize>,
+    /// Tiles.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub tiles: TileSettings,
     /// Score threshold, for all classes or some: '0.4', 'person=0.6,car=0.3', in the file also
     /// { person = 0.6 } [default: the model's]
     #[arg(long, value_name = "SCORE")]
@@ -155,6 +159,30 @@ pub struct DetectorSettings {
     #[arg(long, value_name = "NAME,NAME", value_delimiter = ',', value_parser = values::listed_name)]
     #[serde(deserialize_with = "class_names")]
     pub classes: Option<Vec<String>>,
+}
+
+/// Tiles of frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, clap::Args)]
+#[serde(default)]
+pub struct TileSettings {
+    /// Search each frame in overlapping tiles too, each with its own network input, which finds
+    /// small objects; the time grows with the number of tiles: docs/small-objects.md [default: off]
+    #[arg(long, value_name = "off|CxR")]
+    pub tiles: Option<Tiles>,
+    /// Overlap of neighbouring tiles as a fraction of a tile: more than the largest object that only
+    /// tiles can find [default: 0.2]
+    #[arg(long, value_name = "FRACTION")]
+    pub tile_overlap: Option<TileOverlap>,
+}
+
+impl TileSettings {
+    /// Layout and overlap.
+    pub fn tiling(&self) -> Tiling {
+        Tiling {
+            tiles: self.tiles.unwrap_or_default(),
+            overlap: self.tile_overlap.unwrap_or_default(),
+        }
+    }
 }
 
 /// Window and saved frames.

@@ -1,6 +1,7 @@
 //! Object detection: preprocessing, network and postprocessing of frames.
 
 mod detector;
+mod merge;
 pub mod postprocess;
 pub mod preprocess;
 
@@ -8,12 +9,15 @@ pub use detector::{DetectError, Detector, DetectorOptions, default_thresholds};
 
 use crate::detection::{Detection, StageTimes, Thresholds};
 use crate::frame::Frame;
+use crate::geometry::Tiling;
 
 /// Parameters of detection that may change between two calls of [`Detect::detect`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct DetectPlan {
     /// Score thresholds and NMS.
     pub thresholds: Thresholds,
+    /// Tiles in which a frame is searched besides the whole.
+    pub tiling: Tiling,
 }
 
 /// Detections and stage times of one frame.
@@ -21,7 +25,8 @@ pub struct DetectPlan {
 pub struct Found {
     /// Detections by descending score, boxes in frame pixels.
     pub detections: Vec<Detection>,
-    /// Time spent in each stage; `age` is zero.
+    /// Time spent in each stage; `age` is zero. Frames that went through the network in one batch
+    /// have equal parts of its time.
     pub times: StageTimes,
 }
 

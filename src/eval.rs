@@ -153,6 +153,8 @@ pub struct DetectorInfo {
     pub engine: String,
     /// Requested input size, such as `320` or `320x320`.
     pub input: String,
+    /// Tiles: `off`, or layout and overlap such as `3x2, overlap 0.2`.
+    pub tiles: String,
     /// Score threshold.
     pub min_score: f32,
     /// IoU threshold of NMS.

@@ -1,5 +1,9 @@
 //! Sizes, boxes and the mapping between frame pixels and network input pixels.
 
+mod tiling;
+
+pub use tiling::{TileOverlap, Tiles, Tiling};
+
 use crate::units::serde_by_text;
 use serde::Serialize;
 
@@ -118,6 +122,38 @@ impl BBox {
         both / (self.area() + other.area() - both)
     }
 
+    /// The common part with `other`; an empty box if there is none.
+    pub fn intersection(&self, other: &BBox) -> BBox {
+        let (x0, y0) = (self.x0.max(other.x0), self.y0.max(other.y0));
+        BBox {
+            x0,
+            y0,
+            x1: self.x1.min(other.x1).max(x0),
+            y1: self.y1.min(other.y1).max(y0),
+        }
+    }
+
+    /// The smallest box that contains both.
+    pub fn hull(&self, other: &BBox) -> BBox {
+        BBox {
+            x0: self.x0.min(other.x0),
+            y0: self.y0.min(other.y0),
+            x1: self.x1.max(other.x1),
+            y1: self.y1.max(other.y1),
+        }
+    }
+
+    /// The box moved outwards by `x` on the left and right and by `y` at top and bottom. It may reach
+    /// beyond the frame.
+    pub(crate) fn grown(&self, x: f32, y: f32) -> BBox {
+        BBox {
+            x0: self.x0 - x,
+            y0: self.y0 - y,
+            x1: self.x1 + x,
+            y1: self.y1 + y,
+        }
+    }
+
     /// COCO's size class of the box.
     pub fn area_class(&self) -> AreaClass {
         match self.area() {
@@ -140,14 +176,21 @@ pub enum AreaClass {
     Large,
 }
 
-/// Placement of a frame in the network's input, and the inverse mapping of boxes.
+/// A rectangle of a frame and its placement in the network's input: scaled to fit, centred, with a
+/// grey border around it. Maps boxes of the input back to the frame.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Letterbox {
+pub struct Region {
     /// Frame size in pixels.
     pub frame: Size,
+    /// Left column of the rectangle in the frame.
+    pub x: u32,
+    /// Top row of the rectangle in the frame.
+    pub y: u32,
+    /// Size of the rectangle in frame pixels.
+    pub size: Size,
     /// Input size in pixels.
     pub input: Size,
-    /// Size of the scaled frame inside the input, in input pixels.
+    /// Size of the scaled rectangle inside the input, in input pixels.
     pub inner: Size,
     /// Columns of border on the left.
     pub pad_x: u32,
@@ -155,20 +198,29 @@ pub struct Letterbox {
     pub pad_y: u32,
 }
 
-impl Letterbox {
-    /// The largest centred placement of `frame` inside `input` that keeps the aspect ratio.
-    pub fn fit(frame: Size, input: Size) -> Letterbox {
+impl Region {
+    /// The whole frame in the largest centred placement inside `input` that keeps the aspect ratio.
+    pub fn whole(frame: Size, input: Size) -> Region {
+        Region::part(frame, 0, 0, frame, input)
+    }
+
+    /// The rectangle of `size` whose top left pixel is (`x`, `y`), placed as a whole frame would be.
+    /// It lies inside the frame.
+    pub fn part(frame: Size, x: u32, y: u32, size: Size, input: Size) -> Region {
         let scale = f64::min(
-            f64::from(input.width) / f64::from(frame.width),
-            f64::from(input.height) / f64::from(frame.height),
+            f64::from(input.width) / f64::from(size.width),
+            f64::from(input.height) / f64::from(size.height),
         );
         let side = |px: u32, limit: u32| ((f64::from(px) * scale).round() as u32).clamp(1, limit);
         let inner = Size::new(
-            side(frame.width, input.width),
-            side(frame.height, input.height),
+            side(size.width, input.width),
+            side(size.height, input.height),
         );
-        Letterbox {
+        Region {
             frame,
+            x,
+            y,
+            size,
             input,
             inner,
             pad_x: (input.width - inner.width) / 2,
@@ -176,18 +228,47 @@ impl Letterbox {
         }
     }
 
-    /// Maps a box from input pixels to frame pixels, clamped to the frame.
+    /// Whether it is the whole frame.
+    pub fn is_whole(&self) -> bool {
+        self.size == self.frame
+    }
+
+    /// The rectangle in frame pixels.
+    pub fn bounds(&self) -> BBox {
+        BBox {
+            x0: self.x as f32,
+            y0: self.y as f32,
+            x1: (self.x + self.size.width) as f32,
+            y1: (self.y + self.size.height) as f32,
+        }
+    }
+
+    /// Frame pixels per input pixel, across and down.
+    pub fn scale(&self) -> (f32, f32) {
+        (
+            self.size.width as f32 / self.inner.width as f32,
+            self.size.height as f32 / self.inner.height as f32,
+        )
+    }
+
+    /// Maps a box from input pixels to frame pixels, clamped to the rectangle. NaN gives an empty box.
     pub fn to_frame(&self, x0: f32, y0: f32, x1: f32, y1: f32) -> BBox {
-        let scale_x = self.frame.width as f32 / self.inner.width as f32;
-        let scale_y = self.frame.height as f32 / self.inner.height as f32;
+        let (scale_x, scale_y) = self.scale();
         let (pad_x, pad_y) = (self.pad_x as f32, self.pad_y as f32);
-        BBox::clamped(
+        let bbox = BBox::clamped(
             (x0 - pad_x) * scale_x,
             (y0 - pad_y) * scale_y,
             (x1 - pad_x) * scale_x,
             (y1 - pad_y) * scale_y,
-            self.frame,
-        )
+            self.size,
+        );
+        let (x, y) = (self.x as f32, self.y as f32);
+        BBox {
+            x0: bbox.x0 + x,
+            y0: bbox.y0 + y,
+            x1: bbox.x1 + x,
+            y1: bbox.y1 + y,
+        }
     }
 }
 
@@ -249,6 +330,7 @@ impl std::str::FromStr for InputSize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn the_short_side_is_rounded_up_to_the_stride() {
@@ -266,18 +348,66 @@ mod tests {
         );
     }
 
+    fn corners(bbox: &BBox) -> [f32; 4] {
+        [bbox.x0(), bbox.y0(), bbox.x1(), bbox.y1()]
+    }
+
     #[test]
     fn a_box_comes_back_where_it_was() {
-        let letterbox = Letterbox::fit(Size::new(768, 576), Size::new(320, 256));
+        let whole = Region::whole(Size::new(768, 576), Size::new(320, 256));
         assert_eq!(
-            (letterbox.inner, letterbox.pad_x, letterbox.pad_y),
+            (whole.inner, whole.pad_x, whole.pad_y),
             (Size::new(320, 240), 0, 8)
         );
-        let bbox = letterbox.to_frame(10.0, 18.0, 20.0, 28.0);
-        assert_eq!(
-            (bbox.x0(), bbox.y0(), bbox.x1(), bbox.y1()),
-            (24.0, 24.0, 48.0, 48.0)
+        let bbox = whole.to_frame(10.0, 18.0, 20.0, 28.0);
+        assert_eq!(corners(&bbox), [24.0, 24.0, 48.0, 48.0]);
+        let part = Region::part(
+            Size::new(1000, 800),
+            200,
+            100,
+            Size::new(768, 576),
+            Size::new(320, 256),
         );
+        let bbox = part.to_frame(10.0, 18.0, 20.0, 28.0);
+        assert_eq!(corners(&bbox), [224.0, 124.0, 248.0, 148.0]);
+        let bbox = part.to_frame(-9.0, 0.0, 999.0, f32::INFINITY);
+        assert_eq!(corners(&bbox), corners(&part.bounds()), "not beyond it");
+        assert_eq!(part.to_frame(0.0, f32::NAN, 9.0, 99.0).area(), 0.0);
+    }
+
+    proptest! {
+        /// A box of the frame that lies in the region, scaled as the preprocessor scales the
+        /// pixels, comes back where it was.
+        #[test]
+        fn mapping_to_the_frame_inverts_the_crop(
+            (width, height) in (1u32..5000, 1u32..5000),
+            corner in (0.0f64..1.0, 0.0f64..1.0, 0.0f64..1.0, 0.0f64..1.0),
+            input in (1u32..40, 1u32..40),
+            place in proptest::array::uniform4(0.0f32..1.0),
+        ) {
+            let frame = Size::new(width, height);
+            let cut = |side: u32, start: f64, length: f64| {
+                let start = (f64::from(side) * start) as u32;
+                let length = (f64::from(side - start) * length) as u32;
+                (start, length.max(1))
+            };
+            let ((x, w), (y, h)) = (cut(width, corner.0, corner.1), cut(height, corner.2, corner.3));
+            let input = Size::new(32 * input.0, 32 * input.1);
+            let region = Region::part(frame, x, y, Size::new(w, h), input);
+            let [a, b, c, d] = place;
+            let bbox = BBox {
+                x0: x as f32 + a.min(b) * w as f32,
+                x1: x as f32 + a.max(b) * w as f32,
+                y0: y as f32 + c.min(d) * h as f32,
+                y1: y as f32 + c.max(d) * h as f32,
+            };
+            let across = |v: f32| (v - x as f32) * region.inner.width as f32 / w as f32 + region.pad_x as f32;
+            let down = |v: f32| (v - y as f32) * region.inner.height as f32 / h as f32 + region.pad_y as f32;
+            let back = region.to_frame(across(bbox.x0), down(bbox.y0), across(bbox.x1), down(bbox.y1));
+            for (got, expected) in corners(&back).into_iter().zip(corners(&bbox)) {
+                prop_assert!((got - expected).abs() < 0.05, "{back:?}, expected {bbox:?}");
+            }
+        }
     }
 
     #[test]

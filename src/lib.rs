@@ -89,7 +89,7 @@ pub use detection::{Detection, Labels, StageTimes, Thresholds};
 pub use engine::{EngineChoice, EngineError, EngineOptions, Precision};
 pub use event::{Event, EventKind};
 pub use frame::{Frame, FrameMeta};
-pub use geometry::{BBox, InputSize, Size};
+pub use geometry::{BBox, InputSize, Size, TileOverlap, Tiles, Tiling};
 pub use message::{Report, RunInfo};
 pub use model::{Model, ModelError};
 pub use pipeline::{Pipeline, PipelineBuilder, PipelineError, Stop};

@@ -3,6 +3,7 @@
 use crate::board::Board;
 use crate::detection::{Detection, Labels, StageTimes};
 use crate::frame::FrameMeta;
+use crate::geometry::Tiling;
 use crate::stats::{MeterInfo, Snapshot};
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -31,6 +32,8 @@ pub struct RunInfo {
     pub source: String,
     /// The model.
     pub model: ModelInfo,
+    /// Tiles in which a frame is searched besides the whole, at the start of the run.
+    pub tiling: Tiling,
     /// Kernels, precision and threads of the engine.
     pub engine: String,
     /// The board, if it is recognised.
@@ -50,6 +53,7 @@ impl RunInfo {
             camera: camera.into(),
             source: camera.to_owned(),
             model: ModelInfo::default(),
+            tiling: Tiling::default(),
             engine: String::new(),
             board: None,
             meter: None,

@@ -2,7 +2,7 @@
 
 use super::{Failure, NO_INPUT, RUN_FAILED, USAGE, load_model, print_failure};
 use crate::config::values::listed_name;
-use crate::config::{EngineSettings, ThresholdSpec};
+use crate::config::{EngineSettings, ThresholdSpec, TileSettings};
 use crate::detect::{Detector, DetectorOptions, default_thresholds};
 use crate::detection::Thresholds;
 use crate::escape;
@@ -48,6 +48,8 @@ pub(super) struct EvalArgs {
     /// Input size of the network; one number is a square [default: the model's]
     #[arg(long, value_name = "SIDE|WxH")]
     input: Option<InputSize>,
+    #[command(flatten)]
+    tiles: TileSettings,
 }
 
 pub(super) fn run(args: EvalArgs) -> Result<(), Failure> {
@@ -171,6 +173,7 @@ fn run_model(
         engine: args.engine.options(),
         input: Some(InputSize::Exact(input)),
         thresholds: Some(thresholds),
+        tiling: args.tiles.tiling(),
     };
     let mut detector = Detector::new(model, &setup)?;
     let predictions = detect(dataset, &classes, options, |frame| {
@@ -185,6 +188,7 @@ fn run_model(
         sha256: manifest.sha256.clone(),
         engine: detector.describe(),
         input: input.to_string(),
+        tiles: args.tiles.tiling().to_string(),
         min_score: MIN_SCORE,
         nms_iou,
     };

@@ -10,7 +10,7 @@ use crate::config::reload::Reloader;
 use crate::config::values::{Fps, FrameSize};
 use crate::config::{Resolved, Settings};
 use crate::detect::{DetectPlan, Detector};
-use crate::geometry::Size;
+use crate::geometry::{Size, Tiles};
 use crate::model::Model;
 use crate::monitor::metrics::Metrics;
 use crate::monitor::notify::{Health, Notifier};
@@ -73,6 +73,7 @@ fn reload(mut reloader: Reloader) -> Reload {
             changes: reloaded.to_string(),
             plan: DetectPlan {
                 thresholds: reloaded.thresholds,
+                tiling: reloaded.tiling,
             },
         })
     })
@@ -132,6 +133,10 @@ fn build(
         model.origin,
         detector.start_line()
     );
+    if run.tiling.tiles != Tiles::Off {
+        let inputs = run.tiling.inputs();
+        tracing::info!("tiles: {}: {inputs} network inputs a frame", run.tiling);
+    }
     let context = SinkContext {
         live: source.is_live(),
         fps: source.fps(),

@@ -108,6 +108,8 @@ fn the_defaults_in_the_help_are_those_in_effect() {
             "camera_timeout",
             "no_retry",
             "headless",
+            "tiles",
+            "tile_overlap",
         ]
         .into_iter()
         .chain([
@@ -126,7 +128,7 @@ fn the_defaults_in_the_help_are_those_in_effect() {
             given.push(key.to_owned());
         }
     }
-    assert_eq!(given.len(), 9);
+    assert_eq!(given.len(), 11);
     let said: Settings = toml::from_str(&text).unwrap();
     let none = Settings::default();
     assert_ne!(said, none);
@@ -135,6 +137,8 @@ fn the_defaults_in_the_help_are_those_in_effect() {
         (options.engine, options.threads)
     };
     assert_eq!(engine(&said), engine(&none));
+    let tiling = |settings: &Settings| settings.detector.tiles.tiling();
+    assert_eq!(tiling(&said), tiling(&none));
     assert_eq!(said.log.options(), none.log.options());
     assert_eq!(said.log.stats_interval(), none.log.stats_interval());
     assert_eq!(said.source.camera_timeout(), none.source.camera_timeout());

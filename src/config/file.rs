@@ -196,6 +196,14 @@ mod tests {
                 "line 1: input: expected multiples of 32 up to 4096, such as '320' or '640x384', got '[1]'",
             ),
             (
+                "tiles = \"1x1\"",
+                "line 1: tiles: expected 'off' or COLUMNSxROWS such as '3x2', 2 tiles to 8x8, got '1x1'",
+            ),
+            (
+                "tile_overlap = 0",
+                "line 1: tile_overlap: expected a number from 0.05 to 0.5, got '0'",
+            ),
+            (
                 "engine = \"gpu\"",
                 "line 1: engine: expected one of auto, cpu, cuda, reference, got 'gpu'",
             ),

@@ -104,7 +104,7 @@ mod tests {
     }
 
     /// A value of every setting, on the command line and in the file.
-    const SAMPLES: [(&str, &str, &str); 25] = [
+    const SAMPLES: [(&str, &str, &str); 27] = [
         ("name", "front", "\"front\""),
         ("device", "0", "0"),
         ("source", "clip.avi", "\"clip.avi\""),
@@ -119,6 +119,8 @@ mod tests {
         ("isa", "scalar", "\"scalar\""),
         ("threads", "2", "2"),
         ("input", "640x384", "\"640x384\""),
+        ("tiles", "3x2", "\"3x2\""),
+        ("tile_overlap", "0.3", "0.3"),
         ("threshold", "0.4,car=0.3", "\"0.4, car=0.3\""),
         ("classes", "person,car", "[\"person\", \"car\"]"),
         ("headless", "", "true"),

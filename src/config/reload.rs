@@ -3,6 +3,7 @@
 use super::merge::differing;
 use super::{ConfigError, Resolved, Settings, resolve};
 use crate::detection::Thresholds;
+use crate::geometry::Tiling;
 use crate::model::Manifest;
 use std::fs::Metadata;
 use std::io;
@@ -10,7 +11,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
 
 /// Keys that take effect while running; all others need a restart.
-const WHILE_RUNNING: [&str; 2] = ["threshold", "classes"];
+const WHILE_RUNNING: [&str; 4] = ["threshold", "classes", "tiles", "tile_overlap"];
 
 /// Reads the settings file again and finds out what has changed.
 pub struct Reloader {
@@ -28,6 +29,8 @@ pub struct Reloader {
 pub struct Reloaded {
     /// To be used from the next frame on.
     pub thresholds: Thresholds,
+    /// The same.
+    pub tiling: Tiling,
     /// Changed keys that take effect now.
     pub applied: Vec<String>,
     /// Changed keys that take effect at the next start.
@@ -64,9 +67,11 @@ impl Reloader {
         let (applied, restart) = differing(&self.running, &read.table)
             .into_iter()
             .partition(|key| WHILE_RUNNING.contains(&key.as_str()));
+        let tiling = read.settings.detector.tiles.tiling();
         self.apply(read.table);
         Ok(Reloaded {
             thresholds,
+            tiling,
             applied,
             restart,
         })
@@ -148,6 +153,17 @@ mod tests {
             reloader.reload().unwrap().to_string(),
             "changed: classes, threshold"
         );
+    }
+
+    #[test]
+    fn tiles_apply_now() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut reloader = reloader(&dir, "", Settings::default());
+        std::fs::write(dir.path().join("vovcam.toml"), "tiles = \"3x2\"").unwrap();
+        let reloaded = reloader.reload().unwrap();
+        assert_eq!(reloaded.to_string(), "changed: tiles");
+        assert_eq!(reloaded.tiling.tiles.to_string(), "3x2");
+        assert_eq!(reloaded.tiling.overlap.get(), 0.2);
     }
 
     #[test]

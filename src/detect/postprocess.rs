@@ -2,7 +2,7 @@
 
 use crate::detection::{Detection, Thresholds};
 use crate::geometry::BBox;
-use crate::geometry::Letterbox;
+use crate::geometry::Region;
 use crate::tensor::{RawLevel, RawOutput};
 
 /// Maximum candidates for NMS, highest scores first. NMS is quadratic, and an evaluation with a score
@@ -23,7 +23,7 @@ impl Postprocessor {
         &mut self,
         output: &RawOutput,
         item: usize,
-        letterbox: &Letterbox,
+        region: &Region,
         thresholds: &Thresholds,
         detections: &mut Vec<Detection>,
     ) {
@@ -37,7 +37,7 @@ impl Postprocessor {
                 output.batch,
                 item,
                 &self.logits,
-                letterbox,
+                region,
                 &mut self.candidates,
             );
         }
@@ -59,7 +59,7 @@ fn decode(
     batch: usize,
     item: usize,
     class_logits: &[f32],
-    letterbox: &Letterbox,
+    region: &Region,
     candidates: &mut Vec<Detection>,
 ) {
     let cells = level.height * level.width;
@@ -74,7 +74,7 @@ fn decode(
                     level,
                     cell,
                     &boxes[cell * sides..(cell + 1) * sides],
-                    letterbox,
+                    region,
                 );
                 if bbox.area() > 0.0 {
                     candidates.push(Detection {
@@ -90,13 +90,13 @@ fn decode(
 
 /// The box of a cell: from its centre, the distance to each side is the mean of the side's
 /// distribution over bins, in strides (distribution focal loss, Li et al. 2020).
-fn decode_box(level: &RawLevel, cell: usize, sides: &[f32], letterbox: &Letterbox) -> BBox {
+fn decode_box(level: &RawLevel, cell: usize, sides: &[f32], region: &Region) -> BBox {
     let stride = level.stride as f32;
     let x = ((cell % level.width) as f32 + 0.5) * stride;
     let y = ((cell / level.width) as f32 + 0.5) * stride;
     let bins = sides.len() / 4;
     let distance = |side: usize| stride * mean_bin(&sides[side * bins..(side + 1) * bins]);
-    letterbox.to_frame(
+    region.to_frame(
         x - distance(0),
         y - distance(1),
         x + distance(2),
@@ -210,17 +210,17 @@ mod tests {
             batch: 1,
             levels: vec![level],
         };
-        let letterbox = Letterbox::fit(FRAME, FRAME);
+        let region = Region::whole(FRAME, FRAME);
         let thresholds = Thresholds::uniform(2, 0.5, 0.6);
         let (mut post, mut found) = (Postprocessor::default(), Vec::new());
-        post.run(&output, 0, &letterbox, &thresholds, &mut found);
+        post.run(&output, 0, &region, &thresholds, &mut found);
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].class_id, 1);
         assert!((found[0].score - 0.880_797).abs() < 1e-5);
         assert_eq!(found[0].bbox.xywh(), [20.0, 12.0, 32.0, 32.0]);
 
         output.levels[0].class[2 * cell + 1] = f32::NAN;
-        post.run(&output, 0, &letterbox, &thresholds, &mut found);
+        post.run(&output, 0, &region, &thresholds, &mut found);
         assert!(found.is_empty());
     }
 }

@@ -1,12 +1,10 @@
-//! Preprocessing: letterboxes a frame into the network's input and returns the geometry, with which
-//! boxes are mapped back to the frame.
+//! Preprocessing: letterboxes frames, or rectangles of them, into the network's input.
 
 use crate::frame::Frame;
-use crate::geometry::Letterbox;
-use crate::geometry::Size;
+use crate::geometry::{Region, Size};
 use crate::tensor::Batch;
 use fast_image_resize as fir;
-use fir::images::{CroppedImageMut, Image, ImageRef};
+use fir::images::{CroppedImage, CroppedImageMut, Image, ImageRef};
 
 /// A frame that cannot be letterboxed.
 #[derive(Debug, thiserror::Error)]
@@ -17,13 +15,13 @@ pub struct PreprocessError {
     reason: String,
 }
 
-/// Letterboxes frames into a reused buffer.
+/// Letterboxes regions of frames into a reused buffer.
 pub struct Preprocessor {
     resizer: fir::Resizer,
     options: fir::ResizeOptions,
     pad_value: u8,
-    /// Geometry for which the border in the caller's buffer was written.
-    bordered: Option<Letterbox>,
+    /// Geometry of each picture for which the border in the caller's buffer was written.
+    bordered: Vec<Region>,
 }
 
 impl Preprocessor {
@@ -36,13 +34,11 @@ impl Preprocessor {
             options: fir::ResizeOptions::new()
                 .resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::Bilinear)),
             pad_value,
-            bordered: None,
+            bordered: Vec::new(),
         }
     }
 
-    /// Scales `frame` into `input`, which becomes a batch of one (`[1, height, width, 3]`) of `size`,
-    /// and returns the geometry. Pass the same buffer in every call: its border is rewritten only if
-    /// the geometry changes.
+    /// Scales a whole frame into `input`, which becomes a batch of one, and returns the geometry.
     ///
     /// # Errors
     /// If the frame's bytes do not match its size.
@@ -51,21 +47,60 @@ impl Preprocessor {
         frame: &Frame,
         size: Size,
         input: &mut Batch,
-    ) -> Result<Letterbox, PreprocessError> {
-        let letterbox = Letterbox::fit(frame.meta.size, size);
+    ) -> Result<Region, PreprocessError> {
+        let region = Region::whole(frame.meta.size, size);
+        self.begin(&[region], 1, input);
+        self.scale(frame, &region, 0, input)?;
+        Ok(region)
+    }
+
+    /// Makes `input` a batch for `regions` of each of `frames` frames (`[frames × regions, height,
+    /// width, 3]`); all regions have the same input size. Pass the same buffer in every call: it
+    /// grows only when the geometry changes, and only then is its border written.
+    pub fn begin(&mut self, regions: &[Region], frames: usize, input: &mut Batch) {
+        let size = regions.first().map_or(Size::default(), |first| first.input);
+        let (width, height) = (size.width as usize, size.height as usize);
+        let batch = frames * regions.len();
+        if self.bordered == regions
+            && input.batch == batch
+            && input.data.len() == batch * 3 * width * height
+        {
+            return;
+        }
+        input.data.clear();
+        input
+            .data
+            .resize(batch * 3 * width * height, self.pad_value);
+        (input.batch, input.height, input.width) = (batch, height, width);
+        self.bordered.clear();
+        self.bordered.extend_from_slice(regions);
+    }
+
+    /// Scales `region` of `frame` into picture `item` of the batch that [`Preprocessor::begin`] made,
+    /// without copying the rectangle first.
+    ///
+    /// # Errors
+    /// If the frame's bytes do not match its size.
+    pub fn scale(
+        &mut self,
+        frame: &Frame,
+        region: &Region,
+        item: usize,
+        input: &mut Batch,
+    ) -> Result<(), PreprocessError> {
+        let Region {
+            size, input: to, ..
+        } = *region;
         let fail = |reason: String| PreprocessError {
             frame: frame.meta.size,
-            input: size,
+            input: to,
             reason,
         };
-        let (width, height) = (size.width as usize, size.height as usize);
-        if self.bordered != Some(letterbox) || input.data.len() != 3 * width * height {
-            // the border is written only when the geometry changes
-            input.data.clear();
-            input.data.resize(3 * width * height, self.pad_value);
-            self.bordered = Some(letterbox);
-            (input.batch, input.height, input.width) = (1, height, width);
-        }
+        let bytes = 3 * to.area();
+        let picture = input
+            .data
+            .get_mut(item * bytes..(item + 1) * bytes)
+            .ok_or_else(|| fail(format!("the batch has no picture {item}")))?;
         let source = ImageRef::new(
             frame.meta.size.width,
             frame.meta.size.height,
@@ -73,31 +108,31 @@ impl Preprocessor {
             fir::PixelType::U8x3,
         )
         .map_err(|e| fail(e.to_string()))?;
-        let mut canvas = Image::from_slice_u8(
-            size.width,
-            size.height,
-            &mut input.data,
-            fir::PixelType::U8x3,
-        )
-        .map_err(|e| fail(e.to_string()))?;
+        let mut canvas = Image::from_slice_u8(to.width, to.height, picture, fir::PixelType::U8x3)
+            .map_err(|e| fail(e.to_string()))?;
         let mut inner = CroppedImageMut::new(
             &mut canvas,
-            letterbox.pad_x,
-            letterbox.pad_y,
-            letterbox.inner.width,
-            letterbox.inner.height,
+            region.pad_x,
+            region.pad_y,
+            region.inner.width,
+            region.inner.height,
         )
         .map_err(|e| fail(e.to_string()))?;
-        self.resizer
-            .resize(&source, &mut inner, &self.options)
-            .map_err(|e| fail(e.to_string()))?;
-        Ok(letterbox)
+        if region.is_whole() {
+            self.resizer.resize(&source, &mut inner, &self.options)
+        } else {
+            let part = CroppedImage::new(&source, region.x, region.y, size.width, size.height)
+                .map_err(|e| fail(e.to_string()))?;
+            self.resizer.resize(&part, &mut inner, &self.options)
+        }
+        .map_err(|e| fail(e.to_string()))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::geometry::Tiling;
 
     #[test]
     fn the_border_is_grey_and_the_picture_is_inside() {
@@ -110,5 +145,74 @@ mod tests {
         assert!(row(0).iter().all(|&v| v == 114) && row(15).iter().all(|&v| v == 114));
         assert!(row(16).iter().all(|&v| v == 200) && row(47).iter().all(|&v| v == 200));
         assert!(row(48).iter().all(|&v| v == 114));
+    }
+
+    /// Noise, the same in every run.
+    fn noise(id: u64, size: Size) -> Frame {
+        let mut random = fastrand::Rng::with_seed(id);
+        let bytes = std::iter::repeat_with(|| random.u8(..));
+        Frame::from_rgb(id, size, bytes.take(3 * size.area()).collect())
+    }
+
+    /// The rectangle of a region as a frame of its own.
+    fn cut_out(frame: &Frame, region: &Region) -> Frame {
+        let (x, width) = (3 * region.x as usize, 3 * region.size.width as usize);
+        let rows = frame
+            .pixels
+            .chunks_exact(3 * frame.meta.size.width as usize);
+        let rows = rows
+            .skip(region.y as usize)
+            .take(region.size.height as usize);
+        let bytes = rows.flat_map(|row| &row[x..x + width]).copied().collect();
+        Frame::from_rgb(0, region.size, bytes)
+    }
+
+    #[test]
+    fn a_tile_is_scaled_as_if_it_were_a_frame() {
+        let frames = [noise(1, Size::new(203, 117)), noise(2, Size::new(203, 117))];
+        let tiling = Tiling {
+            tiles: "3x2".parse().unwrap(),
+            ..Tiling::default()
+        };
+        let mut regions = Vec::new();
+        tiling.regions(frames[0].meta.size, Size::new(64, 96), &mut regions);
+        let mut preprocessor = Preprocessor::new(114);
+        let mut input = Batch::default();
+        preprocessor.begin(&regions, frames.len(), &mut input);
+        for (item, (frame, region)) in frames
+            .iter()
+            .flat_map(|frame| regions.iter().map(move |region| (frame, region)))
+            .enumerate()
+        {
+            preprocessor.scale(frame, region, item, &mut input).unwrap();
+        }
+        assert_eq!((input.batch, input.height, input.width), (14, 96, 64));
+        let mut alone = Batch::default();
+        let pictures = input.data.chunks_exact(3 * 64 * 96);
+        let parts = frames
+            .iter()
+            .flat_map(|frame| regions.iter().map(|region| cut_out(frame, region)));
+        for (picture, part) in pictures.zip(parts) {
+            Preprocessor::new(114)
+                .letterbox(&part, Size::new(64, 96), &mut alone)
+                .unwrap();
+            assert!(picture == alone.data, "{}", part.meta.size);
+        }
+    }
+
+    #[test]
+    fn another_geometry_writes_the_border_anew() {
+        let mut preprocessor = Preprocessor::new(114);
+        let (mut input, mut fresh) = (Batch::default(), Batch::default());
+        for size in [Size::new(64, 32), Size::new(32, 64), Size::new(64, 32)] {
+            let frame = noise(3, size);
+            preprocessor
+                .letterbox(&frame, Size::new(64, 64), &mut input)
+                .unwrap();
+            Preprocessor::new(114)
+                .letterbox(&frame, Size::new(64, 64), &mut fresh)
+                .unwrap();
+            assert!(input.data == fresh.data, "{size}");
+        }
     }
 }

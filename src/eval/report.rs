@@ -26,10 +26,11 @@ impl Display for Evaluation {
         if let Some(detector) = &self.detector {
             writeln!(
                 f,
-                "{} on {}, input {}, score from {}, NMS IoU {}",
+                "{} on {}, input {}, tiles {}, score from {}, NMS IoU {}",
                 detector.model,
                 detector.engine,
                 detector.input,
+                detector.tiles,
                 detector.min_score,
                 detector.nms_iou
             )?;

@@ -130,6 +130,7 @@ pub(crate) fn run_info(
             sha256: manifest.sha256.clone(),
             input_size: manifest.input_size,
         },
+        tiling: detector.plan().tiling,
         engine: detector.describe(),
         board: Board::read(Path::new("/")),
         meter: sampler.info(),

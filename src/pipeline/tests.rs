@@ -11,7 +11,7 @@ use crate::detect::Found;
 use crate::detection::{Labels, Thresholds};
 use crate::event::{Event, EventKind};
 use crate::frame::Frame;
-use crate::geometry::Size;
+use crate::geometry::{Size, Tiling};
 use crate::message::Report;
 use crate::monitor::power::{PowerError, PowerMeter, Reading};
 use crate::sink::picture::PictureMaker;
@@ -216,6 +216,7 @@ impl Rig {
             }),
             plan: DetectPlan {
                 thresholds: Thresholds::uniform(1, 0.5, 0.5),
+                tiling: Tiling::default(),
             },
             analyzers: Vec::new(),
             sinks: Vec::new(),

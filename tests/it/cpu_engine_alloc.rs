@@ -1,8 +1,12 @@
-//! The CPU engine allocates nothing once it has seen a picture size.
+//! The CPU engine, and the detector around it, allocate nothing once they have seen a picture size.
 
 use crate::support;
-use vovcam::engine::Engine;
+use vovcam::detect::{Detect, Detector, DetectorOptions, Found};
+use vovcam::detection::Thresholds;
 use vovcam::engine::cpu::CpuEngine;
+use vovcam::engine::{Engine, EngineChoice, EngineOptions};
+use vovcam::frame::Frame;
+use vovcam::geometry::{InputSize, Size, Tiling};
 use vovcam::model::Model;
 use vovcam::network::Network;
 use vovcam::tensor::Batch;
@@ -32,4 +36,36 @@ fn a_frame_allocates_nothing() {
         engine.infer(&sizes[0], &mut output).unwrap();
     });
     assert_eq!(allocations, 0);
+}
+
+#[test]
+fn a_frame_in_tiles_allocates_nothing() {
+    if !support::alone("cpu_engine_alloc::a_frame_in_tiles_allocates_nothing") {
+        return;
+    }
+    let model = Model::random(Network::vovnet27_slim(), 2, 1).unwrap();
+    let options = DetectorOptions {
+        engine: EngineOptions {
+            engine: EngineChoice::Cpu,
+            threads: 1,
+            ..EngineOptions::default()
+        },
+        input: Some(InputSize::LongSide(64)),
+        thresholds: Some(Thresholds::uniform(2, 0.0, 0.6)),
+        tiling: Tiling::default(),
+    };
+    let mut detector = Detector::new(&model, &options).unwrap();
+    let size = Size::new(200, 100);
+    let frames = [Frame::from_rgb(0, size, vec![90; 3 * size.area()])];
+    let mut found = [Found::default()];
+    for tiles in ["off", "2x2"] {
+        let mut plan = detector.plan();
+        plan.tiling.tiles = tiles.parse().unwrap();
+        detector.detect(&frames, &plan, &mut found).unwrap();
+        let (allocations, ()) = support::allocations::count(|| {
+            detector.detect(&frames, &plan, &mut found).unwrap();
+            detector.detect(&frames, &plan, &mut found).unwrap();
+        });
+        assert_eq!(allocations, 0, "tiles {tiles}");
+    }
 }

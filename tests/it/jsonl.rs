@@ -9,7 +9,7 @@ use vovcam::clock::SystemClock;
 use vovcam::detection::{Detection, Labels, StageTimes};
 use vovcam::event::{Event, EventKind};
 use vovcam::frame::Frame;
-use vovcam::geometry::{BBox, Size};
+use vovcam::geometry::{BBox, Size, Tiling};
 use vovcam::message::{ModelInfo, Report, RunInfo};
 use vovcam::sink::SinkContext;
 use vovcam::sink::jsonl::JsonlWriter;
@@ -54,6 +54,10 @@ fn run(filled: bool) -> Arc<RunInfo> {
             name: "m".to_owned(),
             sha256: "0".repeat(64),
             input_size: 320,
+        },
+        tiling: Tiling {
+            tiles: if filled { "3x2" } else { "off" }.parse().unwrap(),
+            ..Tiling::default()
         },
         engine: "cpu".to_owned(),
         board: filled.then_some(board),

@@ -5,7 +5,7 @@ use crate::detection::Detection;
 use crate::detection::Labels;
 use crate::escape;
 use crate::event::Event;
-use crate::geometry::AreaClass;
+use crate::geometry::{AreaClass, Tiles};
 use crate::message::{Report, RunInfo};
 use crate::stats::{Drops, Snapshot};
 use jiff::{Timestamp, fmt::temporal::DateTimePrinter};
@@ -27,6 +27,7 @@ pub(super) struct RunRecord<'a> {
     camera: &'a str,
     source: &'a str,
     model: ModelRecord<'a>,
+    tiles: Option<TilesRecord>,
     engine: &'a str,
     board: Option<&'a Board>,
     power: Option<PowerRecord<'a>>,
@@ -38,6 +39,13 @@ struct ModelRecord<'a> {
     name: &'a str,
     sha256: &'a str,
     input_size: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct TilesRecord {
+    columns: u32,
+    rows: u32,
+    overlap: f64,
 }
 
 #[derive(Debug, Serialize)]
@@ -145,6 +153,14 @@ impl<'a> LogLine<'a> {
                 name: &run.model.name,
                 sha256: &run.model.sha256,
                 input_size: run.model.input_size,
+            },
+            tiles: match run.tiling.tiles {
+                Tiles::Off => None,
+                Tiles::Grid { columns, rows } => Some(TilesRecord {
+                    columns,
+                    rows,
+                    overlap: run.tiling.overlap.get(),
+                }),
             },
             engine: &run.engine,
             board: run.board.as_ref(),
