@@ -17,9 +17,11 @@ pub use message::{FrameMessage, Message};
 
 use crate::clock::Clock;
 use crate::event::Event;
+use crate::monitor::vitals::Vitals;
 use crossbeam_channel::Receiver;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 /// Policy for frames that arrive faster than a sink accepts them. Other messages are never replaced;
@@ -57,6 +59,12 @@ pub trait Sink {
     /// Whether frames are sent with their pixels. If not, the queue holds no pixels in memory.
     fn needs_pictures(&self) -> bool {
         false
+    }
+
+    /// Where the need for pixels changes during the run: frames of a sink that
+    /// [needs pictures](Sink::needs_pictures) carry them only while this is set. `None`: always.
+    fn picture_demand(&self) -> Option<PictureDemand> {
+        None
     }
 
     /// Receives the next message.
@@ -97,6 +105,23 @@ pub trait Sink {
     }
 }
 
+/// A need for pixels that comes and goes, such as with the viewers of a stream. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct PictureDemand(Arc<AtomicBool>);
+
+impl PictureDemand {
+    /// Whether frames are to carry their pixels from now on. A frame that waits in a queue stays as
+    /// it is.
+    pub fn set(&self, wanted: bool) {
+        self.0.store(wanted, Relaxed);
+    }
+
+    /// Whether they do.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Relaxed)
+    }
+}
+
 /// A sink that can run in a thread of its own.
 pub type BoxedSink = Box<dyn Sink + Send>;
 
@@ -114,6 +139,8 @@ pub struct SinkContext {
     /// Disconnects when somebody waits for the end of the run: an output that still waits for a
     /// reader or a device a moment later is left behind.
     pub interrupted: Receiver<()>,
+    /// The run's signs of life.
+    pub vitals: Vitals,
 }
 
 /// An output that has a table of its own in the settings file.
