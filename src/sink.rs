@@ -4,6 +4,7 @@
 //! thread of its own, so that a slow or stuck sink delays neither detection nor other sinks. The
 //! picture of a frame is drawn and encoded at most once ([`picture::Picture`]).
 
+pub mod http;
 pub mod jsonl;
 mod message;
 pub mod picture;
@@ -19,6 +20,7 @@ use crate::clock::Clock;
 use crate::event::Event;
 use crate::monitor::vitals::Vitals;
 use crossbeam_channel::Receiver;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -213,6 +215,22 @@ pub enum SinkError {
         table: &'static str,
         /// Expected and got.
         reason: String,
+    },
+    /// The value of a setting cannot be used.
+    #[error("{setting}: {reason}")]
+    Setting {
+        /// The setting's key.
+        setting: &'static str,
+        /// Expected and got.
+        reason: String,
+    },
+    /// An address cannot be listened on.
+    #[error("cannot listen on '{address}': is another program there?")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The system's error.
+        source: std::io::Error,
     },
     /// Any other failure, of an output that is not part of this crate.
     #[error("{0}")]

@@ -199,7 +199,7 @@ fn window(settings: &Settings) -> Option<Window> {
 
 fn sink_failure(error: SinkError, in_file: bool) -> Failure {
     let code = match error {
-        SinkError::NoClip { .. } => config_code(in_file),
+        SinkError::NoClip { .. } | SinkError::Setting { .. } => config_code(in_file),
         SinkError::Options { .. } => super::CONFIG,
         _ => RUN_FAILED,
     };
