@@ -39,7 +39,7 @@ fuzz: setup-build ## 10 million mutated files for each reader, resumable: docs/f
 FUZZ_SECONDS ?= 600
 fuzz-cov: setup-build setup-fuzz ## the same readers guided by coverage, with a nightly compiler
 	VOVCAM_FUZZ_CORPUS=fuzz/corpus $(CARGO) test --release --quiet --test it -- --ignored fuzz::write_seeds
-	for target in $(or $(FUZZ_TARGETS),avi y4m mjpeg model settings coco tar); do \
+	for target in $(or $(FUZZ_TARGETS),avi y4m mjpeg model settings coco tar http); do \
 	    CARGO_PROFILE_RELEASE_DEBUG=line-tables-only $(CARGO) +nightly fuzz run --sanitizer none $$target -- -max_total_time=$(FUZZ_SECONDS) -max_len=4096 || exit 1; done
 
 doc: setup-build ## the library's documentation in target/doc

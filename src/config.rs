@@ -33,6 +33,7 @@ use crate::engine::{EngineChoice, EngineOptions, Precision};
 use crate::frame::PixelFormat;
 use crate::geometry::{InputSize, TileOverlap, Tiles, Tiling};
 use crate::model::Manifest;
+use crate::sink::http::HttpOptions;
 use crate::sink::jsonl::file::LogOptions;
 use crate::units::{Bytes, DAY_MS, Interval};
 use error::did_you_mean;
@@ -41,7 +42,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use values::{CameraName, Device, Fps, FrameSize, RotateSize, Whole};
+use values::{CameraName, Device, Fps, FrameSize, HostNames, ListenAddress, RotateSize, Whole};
 
 /// Settings of a run; `None` = not given.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, clap::Args)]
@@ -63,6 +64,10 @@ pub struct Settings {
     #[command(flatten)]
     #[serde(flatten)]
     pub log: LogSettings,
+    /// The page and metrics.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub http: HttpSettings,
     /// Stop after this many frames [default: never]
     #[arg(long, value_name = "N")]
     pub max_frames: Option<Whole<0, { u64::MAX }>>,
@@ -225,6 +230,23 @@ pub struct LogSettings {
     pub stats_interval: Option<Interval<1, DAY_MS>>,
 }
 
+/// The page and metrics.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, clap::Args)]
+#[serde(default)]
+pub struct HttpSettings {
+    /// Serve a page with the live picture, figures and metrics at this address; one that other
+    /// machines can reach needs a token [default: none]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub http: Option<ListenAddress>,
+    /// File that holds the token which the page's readers must give [default: none]
+    #[arg(long, value_name = "PATH", value_parser = os_text::parser::<PathBuf>())]
+    #[serde(with = "os_text")]
+    pub http_token_file: Option<PathBuf>,
+    /// Names besides its addresses under which this machine's page is opened [default: none]
+    #[arg(long, value_name = "NAME,NAME")]
+    pub http_names: Option<HostNames>,
+}
+
 impl Settings {
     /// The settings of a file without tables of outputs and analyzers.
     ///
@@ -321,6 +343,20 @@ impl OutputSettings {
     /// Whether the run has no window.
     pub fn headless(&self) -> bool {
         self.headless == Some(true)
+    }
+}
+
+impl HttpSettings {
+    /// Where to serve, and to whom.
+    pub fn options(&self) -> HttpOptions {
+        HttpOptions {
+            address: self.http.map(ListenAddress::get),
+            token_file: self.http_token_file.clone(),
+            names: self
+                .http_names
+                .clone()
+                .map_or_else(Vec::new, HostNames::get),
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use crate::eval::{EvalOptions, Evaluation, evaluate};
 use crate::geometry::Size;
 use crate::model::{Manifest, Model};
 use crate::network::graph::{Graph, Op};
+use crate::sink::http::request::{Parsed, parse};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use sha2::{Digest, Sha256};
 use std::fs::File;
@@ -63,6 +64,28 @@ pub fn avi(bytes: &[u8]) -> String {
         assert_eq!(rewritten.expect("a small clip can be written"), jpegs);
     }
     format!("{} frames, {end}", few(jpegs.len()))
+}
+
+/// The head of an HTTP request.
+///
+/// # Panics
+/// Unless the verdict is the same when the request arrives byte by byte, and a request that is taken
+/// is for one host.
+pub fn http(bytes: &[u8]) -> String {
+    let whole = parse(bytes);
+    let first = (0..=bytes.len()).map(|end| parse(&bytes[..end]));
+    let first = first
+        .into_iter()
+        .find(|parsed| *parsed != Parsed::Incomplete);
+    assert_eq!(first.as_ref().unwrap_or(&Parsed::Incomplete), &whole);
+    match whole {
+        Parsed::Incomplete => "incomplete".to_owned(),
+        Parsed::Wrong(status, reason) => format!("{status:?}: {reason}"),
+        Parsed::Complete(request) => {
+            assert!(!request.host.is_empty() && request.path.starts_with('/'));
+            "complete".to_owned()
+        }
+    }
 }
 
 /// The end of the first chunk at or behind `from` that holds these frame bytes.

@@ -4,6 +4,7 @@
 //! thread of its own, so that a slow or stuck sink delays neither detection nor other sinks. The
 //! picture of a frame is drawn and encoded at most once ([`picture::Picture`]).
 
+pub mod http;
 pub mod jsonl;
 mod message;
 pub mod picture;
@@ -17,9 +18,12 @@ pub use message::{FrameMessage, Message};
 
 use crate::clock::Clock;
 use crate::event::Event;
+use crate::monitor::vitals::Vitals;
 use crossbeam_channel::Receiver;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 /// Policy for frames that arrive faster than a sink accepts them. Other messages are never replaced;
@@ -57,6 +61,12 @@ pub trait Sink {
     /// Whether frames are sent with their pixels. If not, the queue holds no pixels in memory.
     fn needs_pictures(&self) -> bool {
         false
+    }
+
+    /// Where the need for pixels changes during the run: frames of a sink that
+    /// [needs pictures](Sink::needs_pictures) carry them only while this is set. `None`: always.
+    fn picture_demand(&self) -> Option<PictureDemand> {
+        None
     }
 
     /// Receives the next message.
@@ -97,6 +107,23 @@ pub trait Sink {
     }
 }
 
+/// A need for pixels that comes and goes, such as with the viewers of a stream. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct PictureDemand(Arc<AtomicBool>);
+
+impl PictureDemand {
+    /// Whether frames are to carry their pixels from now on. A frame that waits in a queue stays as
+    /// it is.
+    pub fn set(&self, wanted: bool) {
+        self.0.store(wanted, Relaxed);
+    }
+
+    /// Whether they do.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Relaxed)
+    }
+}
+
 /// A sink that can run in a thread of its own.
 pub type BoxedSink = Box<dyn Sink + Send>;
 
@@ -114,6 +141,8 @@ pub struct SinkContext {
     /// Disconnects when somebody waits for the end of the run: an output that still waits for a
     /// reader or a device a moment later is left behind.
     pub interrupted: Receiver<()>,
+    /// The run's signs of life.
+    pub vitals: Vitals,
 }
 
 /// An output that has a table of its own in the settings file.
@@ -186,6 +215,22 @@ pub enum SinkError {
         table: &'static str,
         /// Expected and got.
         reason: String,
+    },
+    /// The value of a setting cannot be used.
+    #[error("{setting}: {reason}")]
+    Setting {
+        /// The setting's key.
+        setting: &'static str,
+        /// Expected and got.
+        reason: String,
+    },
+    /// An address cannot be listened on.
+    #[error("cannot listen on '{address}': is another program there?")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The system's error.
+        source: std::io::Error,
     },
     /// Any other failure, of an output that is not part of this crate.
     #[error("{0}")]

@@ -22,6 +22,8 @@ pub struct Snapshot {
     pub drops: Drops,
     /// Mean power over its window; `None` without a meter and before the first window has passed.
     pub energy: Option<Energy>,
+    /// Energy since start; `None` without a meter.
+    pub spent: Option<Joules>,
     /// Temperature of the hottest zone; `None` without a sensor.
     pub temperature: Option<Celsius>,
     /// Over-current throttling events of the board since start.

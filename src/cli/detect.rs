@@ -9,6 +9,7 @@ use crate::detection::Labels;
 use crate::escape::{self, Printable};
 use crate::frame::{Frame, FrameMeta, PixelFormat};
 use crate::message::{Report, RunInfo};
+use crate::monitor::vitals::Vitals;
 use crate::sink::SinkError;
 use crate::sink::jsonl::JsonlWriter;
 use crate::sink::picture::PictureMaker;
@@ -49,6 +50,7 @@ pub(super) fn run(args: DetectArgs) -> Result<(), Failure> {
         clock: clock.clone(),
         camera: "detect".into(),
         interrupted: crossbeam_channel::never(), // a signal ends the program
+        vitals: Vitals::default(),
     };
     let save = args
         .save

@@ -14,6 +14,7 @@ use crate::geometry::{Size, Tiles};
 use crate::model::Model;
 use crate::monitor::metrics::Metrics;
 use crate::monitor::notify::{Health, Notifier};
+use crate::monitor::vitals::Vitals;
 use crate::pipeline::control::{Control, Reload, Reloaded};
 use crate::pipeline::{Pipeline, PipelineError, Stop, run_info, sampler};
 use crate::sink::window::Window;
@@ -137,19 +138,20 @@ fn build(
         let inputs = run.tiling.inputs();
         tracing::info!("tiles: {}: {inputs} network inputs a frame", run.tiling);
     }
+    let metrics = Metrics::new(clock.clone());
+    let (health, news) = Health::new();
     let context = SinkContext {
         live: source.is_live(),
         fps: source.fps(),
         clock: clock.clone(),
         camera: run.camera.clone(),
         interrupted: stop.interrupted().clone(),
+        vitals: Vitals::new(&clock, &metrics, &health),
     };
     let mut sinks = stages::open_outputs(settings, &resolved.table, &context)
         .map_err(|e| sink_failure(e, in_file))?;
     sinks.extend(window(settings).map(|window| Box::new(window) as BoxedSink));
     let analyzers = stages::make_analyzers(&resolved.table)?;
-    let metrics = Metrics::new(clock.clone());
-    let (health, news) = Health::new();
     let notifier = Notifier::from_env(&clock, &metrics, &health);
     warn_of_short_watchdog(notifier.as_ref(), options.timeout);
     Ok(Pipeline {
@@ -202,7 +204,7 @@ fn window(settings: &Settings) -> Option<Window> {
 
 fn sink_failure(error: SinkError, in_file: bool) -> Failure {
     let code = match error {
-        SinkError::NoClip { .. } => config_code(in_file),
+        SinkError::NoClip { .. } | SinkError::Setting { .. } => config_code(in_file),
         SinkError::Options { .. } => super::CONFIG,
         _ => RUN_FAILED,
     };

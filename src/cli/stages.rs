@@ -3,6 +3,7 @@
 use super::Failure;
 use crate::analyse::{Analyzer, TABLE_ANALYZERS};
 use crate::config::Settings;
+use crate::sink::http::Http;
 use crate::sink::jsonl::{JsonlWriter, LogSink};
 use crate::sink::save::Recorder;
 use crate::sink::{BoxedSink, SinkContext, SinkError, TABLE_OUTPUTS};
@@ -31,6 +32,8 @@ pub(super) fn open_outputs(
     if let Some(path) = &settings.output.save {
         sinks.push(Box::new(Recorder::create(path, context)?));
     }
+    let http = Http::open(settings.http.options(), context)?;
+    sinks.extend(http.map(|http| Box::new(http) as BoxedSink));
     for output in TABLE_OUTPUTS {
         if let Some(options) = tables.get(output.table) {
             sinks.push((output.open)(options.clone(), context)?);

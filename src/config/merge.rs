@@ -104,7 +104,7 @@ mod tests {
     }
 
     /// A value of every setting, on the command line and in the file.
-    const SAMPLES: [(&str, &str, &str); 27] = [
+    const SAMPLES: [(&str, &str, &str); 30] = [
         ("name", "front", "\"front\""),
         ("device", "0", "0"),
         ("source", "clip.avi", "\"clip.avi\""),
@@ -131,6 +131,9 @@ mod tests {
         ("min_free", "1024", "\"1K\""),
         ("fsync_interval", "0", "\"0s\""),
         ("stats_interval", "2m", "120"),
+        ("http", "127.0.0.1:8990", "\"127.0.0.1:8990\""),
+        ("http_token_file", "token", "\"token\""),
+        ("http_names", "a.local,b", "\"A.local, b\""),
         ("max_frames", "10", "10"),
     ];
 

@@ -6,6 +6,7 @@ use crate::capture::decode::MAX_SIDE;
 use crate::geometry::Size;
 use crate::units::{Bytes, serde_by_text};
 use std::fmt;
+use std::net::SocketAddr;
 use std::str::FromStr;
 
 /// A whole number from `MIN` to `MAX`, both included.
@@ -210,6 +211,75 @@ impl FromStr for CameraName {
     }
 }
 
+/// An address and a port to listen on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenAddress(SocketAddr);
+
+serde_by_text!(ListenAddress);
+
+impl ListenAddress {
+    /// The address.
+    pub fn get(self) -> SocketAddr {
+        self.0
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for ListenAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ListenAddress, String> {
+        text.parse().map(ListenAddress).map_err(|_| {
+            format!(
+                "expected an address and a port such as '127.0.0.1:8990' or '[::1]:8990', got '{text}'"
+            )
+        })
+    }
+}
+
+/// Names of a machine in a network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostNames(Vec<String>);
+
+serde_by_text!(HostNames);
+
+impl HostNames {
+    /// The names, in lower case.
+    pub fn get(self) -> Vec<String> {
+        self.0
+    }
+}
+
+impl fmt::Display for HostNames {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join(","))
+    }
+}
+
+impl FromStr for HostNames {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<HostNames, String> {
+        let names: Vec<String> = text
+            .split(',')
+            .map(|name| name.trim().to_lowercase())
+            .collect();
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':');
+        let is_name = |name: &String| !name.is_empty() && name.chars().all(allowed);
+        match names.iter().all(is_name) {
+            true => Ok(HostNames(names)),
+            false => Err(format!(
+                "expected names or addresses without ports such as 'camera.local,10.0.0.7', got '{text}'"
+            )),
+        }
+    }
+}
+
 /// One of a list of names, without the blanks around it.
 pub(crate) fn listed_name(text: &str) -> Result<String, String> {
     match text.trim() {
@@ -273,6 +343,24 @@ mod tests {
         );
         for bad in ["", "  "] {
             assert!(listed_name(bad).unwrap_err().starts_with("expected names"));
+        }
+    }
+
+    #[test]
+    fn an_address_to_listen_on_has_a_port_and_names_have_none() {
+        for good in ["127.0.0.1:8990", "[::1]:0", "0.0.0.0:80"] {
+            assert_eq!(error::<ListenAddress>(good), "");
+        }
+        for bad in ["8990", "localhost:8990", "127.0.0.1", ":8990"] {
+            assert!(
+                error::<ListenAddress>(bad).contains("and a port"),
+                "'{bad}'"
+            );
+        }
+        let names = "Camera.local, 10.0.0.7".parse().map(HostNames::get);
+        assert_eq!(names.unwrap(), ["camera.local", "10.0.0.7"]);
+        for bad in ["", "a,", "a/b", "http://a"] {
+            assert!(error::<HostNames>(bad).contains("without ports"), "'{bad}'");
         }
     }
 

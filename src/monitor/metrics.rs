@@ -190,6 +190,7 @@ impl Metrics {
             frames: state.totals.frames,
             drops: self.drops(),
             energy,
+            spent: state.totals.energy,
             temperature: state.heat.hottest,
             throttled: state.heat.throttled,
         }

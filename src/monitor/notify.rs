@@ -9,6 +9,7 @@
 
 use crate::clock::{Clock, MonoTime};
 use crate::monitor::metrics::Metrics;
+use crate::monitor::vitals::{Signs, Vitals};
 use crate::stats::Snapshot;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use sd_notify::NotifyState;
@@ -80,7 +81,13 @@ impl Health {
         let _ = self.wake.try_send(());
     }
 
-    fn camera(&self, now: MonoTime) -> CameraState {
+    /// Whether a stage has failed.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.load(Relaxed)
+    }
+
+    /// The camera at time `now`.
+    pub(super) fn camera(&self, now: MonoTime) -> CameraState {
         match self.retry_by_ns.load(Relaxed) {
             NOT_LOST => CameraState::Sending,
             by if now.ns <= by => CameraState::Retrying,
@@ -89,8 +96,9 @@ impl Health {
     }
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum CameraState {
+/// A camera or other source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CameraState {
     /// It sends frames, or is not known to be lost.
     Sending,
     /// It is lost and retried on schedule.
@@ -106,12 +114,8 @@ type SendStates = Box<dyn FnMut(&[NotifyState<'_>]) -> io::Result<()> + Send>;
 pub struct Notifier {
     send_states: SendStates,
     watchdog: Option<Duration>,
-    clock: Arc<dyn Clock>,
-    metrics: Arc<Metrics>,
-    health: Health,
+    vitals: Vitals,
     ready: bool,
-    /// Frames through the detector at the last [`Notifier::tick`].
-    frames: u64,
     failing: bool,
 }
 
@@ -146,11 +150,8 @@ impl Notifier {
         Notifier {
             send_states,
             watchdog,
-            clock: Arc::clone(clock),
-            metrics: Arc::clone(metrics),
-            health: health.clone(),
+            vitals: Vitals::new(clock, metrics, health),
             ready: false,
-            frames: 0,
             failing: false,
         }
     }
@@ -168,11 +169,11 @@ impl Notifier {
 
     /// Sends the status and, if the run makes progress, `WATCHDOG=1` and the first `READY=1`.
     pub fn tick(&mut self) {
-        let stats = self.metrics.snapshot();
-        let camera = self.health.camera(self.clock.now());
-        let progress = stats.frames != self.frames || camera == CameraState::Retrying;
-        let alive = progress && !self.health.failed.load(Relaxed);
-        self.frames = stats.frames;
+        let Signs {
+            stats,
+            camera,
+            alive,
+        } = self.vitals.look();
         let status = status(&stats, camera);
         let mut states = vec![NotifyState::Status(&status)];
         if alive && !self.ready {

@@ -9,7 +9,7 @@ use crate::frame::PooledBuf;
 use crate::message::{Report, RunInfo};
 use crate::monitor::metrics::{LossCounter, Metrics};
 use crate::sink::picture::PictureMaker;
-use crate::sink::{BoxedSink, Flow, FrameMessage, Message, Sink, SinkError};
+use crate::sink::{BoxedSink, Flow, FrameMessage, Message, PictureDemand, Sink, SinkError};
 use crossbeam_channel::select;
 use std::sync::Arc;
 
@@ -29,6 +29,7 @@ struct Outlet {
     sink: &'static str,
     queue: QueueSender,
     needs_pictures: bool,
+    demand: Option<PictureDemand>,
     losses: LossCounter,
 }
 
@@ -61,6 +62,7 @@ impl Outputs {
                 sink: sink.name(),
                 queue: sender,
                 needs_pictures: sink.needs_pictures(),
+                demand: sink.picture_demand(),
                 losses,
             });
         }
@@ -94,7 +96,7 @@ impl Outputs {
         };
         let mut with_picture = None;
         for outlet in &shared.outlets {
-            let message = match outlet.needs_pictures {
+            let message = match outlet.wants_picture() {
                 false => plain.clone(),
                 true => with_picture
                     .get_or_insert_with(|| FrameMessage {
@@ -142,6 +144,12 @@ impl Outputs {
             outlet.losses.add(waiting);
             waiting
         })
+    }
+}
+
+impl Outlet {
+    fn wants_picture(&self) -> bool {
+        self.needs_pictures && self.demand.as_ref().is_none_or(PictureDemand::is_set)
     }
 }
 

@@ -16,7 +16,7 @@ use crate::message::Report;
 use crate::monitor::power::{PowerError, PowerMeter, Reading};
 use crate::sink::picture::PictureMaker;
 use crate::sink::testing::message_of;
-use crate::sink::{Flow, Message, OTHER_MESSAGES, Queue, Sink};
+use crate::sink::{Flow, Message, OTHER_MESSAGES, PictureDemand, Queue, Sink};
 use crate::stats::MeterInfo;
 use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 use proptest::prelude::*;
@@ -762,6 +762,45 @@ fn a_sink_that_receives_nothing_but_ticks_is_kept_up() {
             std::thread::yield_now();
         }
         run.stop.signal().recv().unwrap_err(); // by the sink's own wish
+    })
+    .unwrap();
+}
+
+#[test]
+fn frames_carry_pixels_only_while_a_sink_demands_them() {
+    struct Viewer(PictureDemand, Sender<bool>);
+    impl Sink for Viewer {
+        fn name(&self) -> &'static str {
+            "viewer"
+        }
+        fn queue(&self) -> Queue {
+            Queue::Lossless(4)
+        }
+        fn needs_pictures(&self) -> bool {
+            true
+        }
+        fn picture_demand(&self) -> Option<PictureDemand> {
+            Some(self.0.clone())
+        }
+        fn accept(&mut self, message: &Message) -> Result<Flow, SinkError> {
+            if let Message::Frame(frame) = message {
+                let _ = self.1.send(frame.picture.is_some());
+            }
+            Ok(Flow::Continue)
+        }
+    }
+    let mut rig = Rig::new(false);
+    let (had_picture, frames) = unbounded();
+    let demand = PictureDemand::default();
+    let viewer = Viewer(demand.clone(), had_picture);
+    rig.pipeline.sinks.push(Box::new(viewer));
+    rig.drive(|run| {
+        run.permit_all();
+        for (id, wanted) in [false, true, true, false].into_iter().enumerate() {
+            demand.set(wanted);
+            run.frame(id as u64);
+            assert_eq!(frames.recv(), Ok(wanted), "frame {id}");
+        }
     })
     .unwrap();
 }

@@ -6,7 +6,7 @@
 
 pub mod file;
 mod patience;
-mod record;
+pub(super) mod record;
 mod storage;
 
 pub use record::SCHEMA;

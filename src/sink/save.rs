@@ -351,6 +351,7 @@ mod tests {
     use crate::clock::SystemClock;
     use crate::detection::Labels;
     use crate::frame::Frame;
+    use crate::monitor::vitals::Vitals;
     use crate::sink::picture::PictureMaker;
     use crate::sink::testing::message_of;
 
@@ -369,6 +370,7 @@ mod tests {
             clock: SystemClock::shared(),
             camera: "test".into(),
             interrupted: crossbeam_channel::never(),
+            vitals: Vitals::default(),
         };
         Box::new(Recorder::create(path, &context).unwrap())
     }
@@ -503,6 +505,7 @@ mod tests {
             clock: SystemClock::shared(),
             camera: "test".into(),
             interrupted: crossbeam_channel::never(),
+            vitals: Vitals::default(),
         };
         let error = Recorder::create(&clip, &context).err().unwrap();
         assert!(with_cause(&error).ends_with("no file"), "{error}");

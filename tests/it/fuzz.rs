@@ -45,7 +45,7 @@ const MOST_SEEDS: usize = 2_000;
 /// Outcomes that are told apart: messages that quote a damaged file can differ without end.
 const MOST_OUTCOMES: usize = 5_000;
 
-const COUNT: usize = 8;
+const COUNT: usize = 9;
 
 static TARGETS: [Target; COUNT] = [
     Target {
@@ -119,6 +119,15 @@ static TARGETS: [Target; COUNT] = [
         longest: 16 << 10,
         room: 1 << 20,
         short: 10_000,
+    },
+    Target {
+        name: "http",
+        run: fuzz::http,
+        seeds: seeds::http,
+        words: seeds::HTTP,
+        longest: 512,
+        room: 64 << 10,
+        short: 5_000,
     },
 ];
 
@@ -397,4 +406,4 @@ macro_rules! targets {
     };
 }
 
-targets! { avi y4m mjpeg model weights settings coco tar }
+targets! { avi y4m mjpeg model weights settings coco tar http }

@@ -11,6 +11,7 @@ use vovcam::event::{Event, EventKind};
 use vovcam::frame::Frame;
 use vovcam::geometry::{BBox, Size, Tiling};
 use vovcam::message::{ModelInfo, Report, RunInfo};
+use vovcam::monitor::vitals::Vitals;
 use vovcam::sink::SinkContext;
 use vovcam::sink::jsonl::JsonlWriter;
 use vovcam::sink::jsonl::file::LogOptions;
@@ -93,6 +94,7 @@ fn write_all(path: &str, stats: &Snapshot, filled: bool) {
         clock: SystemClock::shared(),
         camera: "front".into(),
         interrupted: crossbeam_channel::never(),
+        vitals: Vitals::default(),
     };
     let mut log = JsonlWriter::open(path, LogOptions::default(), &context).unwrap();
     let run = run(filled);

@@ -11,6 +11,7 @@ mod faults;
 mod fuzz;
 mod golden;
 mod gpu_floor;
+mod http;
 mod jsonl;
 mod layers;
 mod log_on_disk;

@@ -258,14 +258,20 @@ impl Lifeline {
 
 /// Where a program that the test needs is; `None` where the test is to be skipped.
 pub(crate) fn tool(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path)
-        .map(|folder| folder.join(name))
-        .find(|program| program.is_file());
+    let found = installed(name);
     if found.is_none() {
         skip(&format!("'{name}' is not installed"));
     }
     found
+}
+
+/// Where a program is that a test uses if it is there. `.ci/setup test` does not install it, for a
+/// reason that the test gives.
+pub(crate) fn installed(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find(|program| program.is_file())
 }
 
 /// Says why a test is skipped. Under `VOVCAM_REQUIRE_TOOLS=1`, which continuous integration sets,

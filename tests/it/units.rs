@@ -44,6 +44,22 @@ fn both_units_are_the_same_but_for_names() {
 }
 
 #[test]
+fn both_sockets_listen_on_this_machine_alone_under_the_name_that_the_program_looks_for() {
+    for name in ["vovcam.socket", "vovcam@.socket"] {
+        let text = unit(name);
+        assert!(
+            text.lines()
+                .any(|line| line == "ListenStream=127.0.0.1:8990"),
+            "{name}"
+        );
+        assert!(
+            text.lines().any(|line| line == "FileDescriptorName=http"),
+            "{name}"
+        );
+    }
+}
+
+#[test]
 fn the_watchdog_is_more_patient_than_the_camera() {
     let number = |line: &str| line.split('=').nth(1).unwrap().parse::<f64>().unwrap();
     let text = unit("vovcam.service");
@@ -62,6 +78,8 @@ fn systemd_accepts_the_units() {
     for (name, instance) in [
         ("vovcam.service", "vovcam.service"),
         ("vovcam@.service", "vovcam@front.service"),
+        ("vovcam.socket", "vovcam.socket"),
+        ("vovcam@.socket", "vovcam@front.socket"),
     ] {
         // the program and its man page need not be installed to look at the rest
         let text = unit(name)

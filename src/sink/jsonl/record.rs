@@ -18,7 +18,7 @@ pub const SCHEMA: &str = "vovcam.v1";
 
 /// The `run` line: first line of every log file.
 #[derive(Debug, Serialize)]
-pub(super) struct RunRecord<'a> {
+pub(in crate::sink) struct RunRecord<'a> {
     schema: &'static str,
     run_id: &'a str,
     #[serde(serialize_with = "rfc3339")]
@@ -57,7 +57,7 @@ struct PowerRecord<'a> {
 /// One line of the log.
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
-pub(super) enum LogLine<'a> {
+pub(in crate::sink) enum LogLine<'a> {
     Run(RunRecord<'a>),
     Frame(FrameRecord<'a>),
     Stats(StatsRecord<'a>),
@@ -65,7 +65,7 @@ pub(super) enum LogLine<'a> {
 }
 
 #[derive(Serialize)]
-pub(super) struct FrameRecord<'a> {
+pub(in crate::sink) struct FrameRecord<'a> {
     #[serde(serialize_with = "rfc3339")]
     ts: Timestamp,
     camera: &'a str,
@@ -109,7 +109,7 @@ struct EnergyRecord {
 }
 
 #[derive(Serialize)]
-pub(super) struct StatsRecord<'a> {
+pub(in crate::sink) struct StatsRecord<'a> {
     #[serde(serialize_with = "rfc3339")]
     ts: Timestamp,
     camera: &'a str,
@@ -130,7 +130,7 @@ struct QuantileRecord {
 }
 
 #[derive(Serialize)]
-pub(super) struct EventRecord<'a> {
+pub(in crate::sink) struct EventRecord<'a> {
     #[serde(serialize_with = "rfc3339")]
     ts: Timestamp,
     camera: &'a str,
@@ -141,7 +141,7 @@ pub(super) struct EventRecord<'a> {
 }
 
 impl<'a> LogLine<'a> {
-    pub(super) fn run(run: &'a RunInfo) -> LogLine<'a> {
+    pub(in crate::sink) fn run(run: &'a RunInfo) -> LogLine<'a> {
         LogLine::Run(RunRecord {
             schema: SCHEMA,
             run_id: &run.run_id,
@@ -172,7 +172,7 @@ impl<'a> LogLine<'a> {
         })
     }
 
-    pub(super) fn frame(report: &'a Report) -> LogLine<'a> {
+    pub(in crate::sink) fn frame(report: &'a Report) -> LogLine<'a> {
         let (frame, times) = (&report.frame, &report.times);
         LogLine::Frame(FrameRecord {
             ts: frame.wall,
@@ -196,7 +196,7 @@ impl<'a> LogLine<'a> {
         })
     }
 
-    pub(super) fn stats(ts: Timestamp, camera: &'a str, stats: &Snapshot) -> LogLine<'a> {
+    pub(in crate::sink) fn stats(ts: Timestamp, camera: &'a str, stats: &Snapshot) -> LogLine<'a> {
         LogLine::Stats(StatsRecord {
             ts,
             camera,
@@ -214,7 +214,7 @@ impl<'a> LogLine<'a> {
         })
     }
 
-    pub(super) fn event(ts: Timestamp, camera: &'a str, event: &'a Event) -> LogLine<'a> {
+    pub(in crate::sink) fn event(ts: Timestamp, camera: &'a str, event: &'a Event) -> LogLine<'a> {
         LogLine::Event(EventRecord {
             ts,
             camera,
@@ -225,7 +225,7 @@ impl<'a> LogLine<'a> {
     }
 
     /// Appends the line and its newline.
-    pub(super) fn write_to(&self, bytes: &mut Vec<u8>) -> serde_json::Result<()> {
+    pub(in crate::sink) fn write_to(&self, bytes: &mut Vec<u8>) -> serde_json::Result<()> {
         let before = bytes.len();
         let written = serde_json::to_writer(&mut *bytes, self);
         match written {

@@ -446,3 +446,27 @@ pub(super) fn tar() -> Vec<Vec<u8>> {
         build("./set/", false),
     ]
 }
+
+pub(super) const HTTP: &[&[u8]] = &[
+    b"GET ",
+    b" HTTP/1.1\r\n",
+    b"HTTP/1.0",
+    b"Host: ",
+    b"[::1]:8990",
+    b"Authorization: Basic ",
+    b"Content-Length: 0",
+    b"Transfer-Encoding: chunked",
+    b"Sec-Fetch-Site: cross-site",
+    b"\r\n",
+    b"\r\n\r\n",
+];
+
+pub(super) fn http() -> Vec<Vec<u8>> {
+    let plain = "GET / HTTP/1.1\r\nHost: 127.0.0.1:8990\r\n\r\n";
+    let browser = "GET /stream.mjpg?fps=5 HTTP/1.1\r\nHost: [::1]:8990\r\nAccept: */*\r\n\
+        Sec-Fetch-Site: same-origin\r\nSec-Fetch-Mode: no-cors\r\nAuthorization: Basic Zg==\r\n\r\n";
+    let body = "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nb";
+    [plain, browser, body]
+        .map(|text| text.as_bytes().to_vec())
+        .into()
+}

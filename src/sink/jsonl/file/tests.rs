@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::clock::SimClock;
+use crate::monitor::vitals::Vitals;
 use crossbeam_channel::{Receiver, bounded, never};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -457,6 +458,7 @@ fn context(interrupted: Receiver<()>) -> SinkContext {
         clock: Arc::new(SimClock::default()),
         camera: "test".into(),
         interrupted,
+        vitals: Vitals::default(),
     }
 }
 
