@@ -128,6 +128,7 @@ fn detect(
         times: found.times,
         dropped: 0,
         stats: Arc::new(Snapshot::default()),
+        counts: None,
     })
 }
 

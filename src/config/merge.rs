@@ -104,7 +104,7 @@ mod tests {
     }
 
     /// A value of every setting, on the command line and in the file.
-    const SAMPLES: [(&str, &str, &str); 25] = [
+    const SAMPLES: [(&str, &str, &str); 26] = [
         ("name", "front", "\"front\""),
         ("device", "0", "0"),
         ("source", "clip.avi", "\"clip.avi\""),
@@ -129,6 +129,7 @@ mod tests {
         ("min_free", "1024", "\"1K\""),
         ("fsync_interval", "0", "\"0s\""),
         ("stats_interval", "2m", "120"),
+        ("track", "", "true"),
         ("max_frames", "10", "10"),
     ];
 
