@@ -19,5 +19,6 @@ mod programs;
 mod service;
 mod street;
 mod support;
+mod tracking;
 mod units;
 mod window;
