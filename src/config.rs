@@ -68,6 +68,10 @@ pub struct Settings {
     #[command(flatten)]
     #[serde(flatten)]
     pub http: HttpSettings,
+    /// Follow each object from frame to frame and number it; on by itself with zones or lines. The
+    /// table 'track' of the file has its settings
+    #[arg(long, num_args = 0, default_missing_value = "true")]
+    pub track: Option<bool>,
     /// Stop after this many frames [default: never]
     #[arg(long, value_name = "N")]
     pub max_frames: Option<Whole<0, { u64::MAX }>>,

@@ -1,6 +1,7 @@
 //! Detections and the types that describe them.
 
 use crate::geometry::BBox;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,9 @@ pub struct Detection {
     pub score: f32,
     /// Bounding box in frame pixels.
     pub bbox: BBox,
+    /// Number of the object, the same from frame to frame; `None` without tracks and until a track
+    /// is confirmed.
+    pub track_id: Option<NonZeroU32>,
 }
 
 /// Score thresholds and NMS parameters.

@@ -31,13 +31,19 @@ pub enum EventKind {
     MeterFound,
     /// The display cannot be used any more, or not at all: the run goes on without a window.
     WindowLost,
+    /// An object has entered a zone.
+    ZoneEntered,
+    /// An object has left a zone.
+    ZoneLeft,
+    /// An object has crossed a line.
+    LineCrossed,
     /// An event of an analyzer, by a name of lower-case letters, digits and `_`.
     Custom(&'static str),
 }
 
 impl EventKind {
     /// All kinds but [`EventKind::Custom`].
-    pub const BUILT_IN: [EventKind; 13] = [
+    pub const BUILT_IN: [EventKind; 16] = [
         EventKind::CameraLost,
         EventKind::CameraFound,
         EventKind::DamagedFrame,
@@ -51,6 +57,9 @@ impl EventKind {
         EventKind::MeterLost,
         EventKind::MeterFound,
         EventKind::WindowLost,
+        EventKind::ZoneEntered,
+        EventKind::ZoneLeft,
+        EventKind::LineCrossed,
     ];
 
     /// The name in logs and messages, such as `camera_lost`.
@@ -69,6 +78,9 @@ impl EventKind {
             EventKind::MeterLost => "meter_lost",
             EventKind::MeterFound => "meter_found",
             EventKind::WindowLost => "window_lost",
+            EventKind::ZoneEntered => "zone_entered",
+            EventKind::ZoneLeft => "zone_left",
+            EventKind::LineCrossed => "line_crossed",
             EventKind::Custom(name) => name,
         }
     }

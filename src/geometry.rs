@@ -164,6 +164,17 @@ impl BBox {
     }
 }
 
+/// A polygon or a line that is drawn into pictures, such as a zone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shape {
+    /// Its name.
+    pub name: String,
+    /// Corners as fractions of the frame's width and height.
+    pub points: Vec<[f32; 2]>,
+    /// A polygon; else a line of two points, from the first to the second.
+    pub closed: bool,
+}
+
 /// COCO's size classes: small below 32² px, medium below 96² px.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -3,8 +3,8 @@
 use crate::board::Board;
 use crate::detection::{Detection, Labels, StageTimes};
 use crate::frame::FrameMeta;
-use crate::geometry::Tiling;
-use crate::stats::{MeterInfo, Snapshot};
+use crate::geometry::{Shape, Tiling};
+use crate::stats::{Counts, MeterInfo, Snapshot};
 use jiff::Timestamp;
 use std::sync::Arc;
 
@@ -42,6 +42,8 @@ pub struct RunInfo {
     pub meter: Option<MeterInfo>,
     /// Class names by class id.
     pub labels: Labels,
+    /// Zones and lines, which are drawn into pictures.
+    pub shapes: Arc<[Shape]>,
 }
 
 impl RunInfo {
@@ -58,6 +60,7 @@ impl RunInfo {
             board: None,
             meter: None,
             labels,
+            shapes: Arc::default(),
         }
     }
 }
@@ -75,6 +78,8 @@ pub struct Report {
     pub times: StageTimes,
     /// Frames lost between the previous report and this one.
     pub dropped: u64,
-    /// Figures at this moment.
+    /// Figures at this moment, without this frame's counts.
     pub stats: Arc<Snapshot>,
+    /// What zones and lines have counted up to this frame; `None` without any.
+    pub counts: Option<Arc<Counts>>,
 }

@@ -148,7 +148,11 @@ impl Pipeline {
     pub fn run(self, stop: &Stop) -> Result<Totals, PipelineError> {
         let metrics = Arc::clone(&self.metrics);
         let mut stages = Supervisor::new(stop, &self.health, &self.clock);
-        let run = Arc::new(self.run.clone());
+        let shapes = self.analyzers.iter().flat_map(|analyzer| analyzer.shapes());
+        let run = Arc::new(RunInfo {
+            shapes: self.run.shapes.iter().cloned().chain(shapes).collect(),
+            ..self.run.clone()
+        });
         let (outputs, inlets) = Outputs::new(&self.sinks, &run, &self.metrics, &self.clock, stop);
         let inputs_over = Latch::default();
         if let Err(error) = self.start(&mut stages, &run, &outputs, inlets, &inputs_over, stop) {

@@ -3,6 +3,8 @@
 use crate::detection::StageTimes;
 use crate::units::{Celsius, Joules, Watts};
 use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The metrics at one time, for the window, the log and the status line.
@@ -28,6 +30,38 @@ pub struct Snapshot {
     pub temperature: Option<Celsius>,
     /// Over-current throttling events of the board since start.
     pub throttled: u64,
+    /// What zones and lines have counted; `None` without any.
+    pub counts: Option<Arc<Counts>>,
+}
+
+/// What zones and lines have counted, by their names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// By zone.
+    pub zones: BTreeMap<String, ZoneCounts>,
+    /// By line.
+    pub lines: BTreeMap<String, LineCounts>,
+}
+
+/// Numbers of objects by class name.
+pub type ByClass = BTreeMap<String, u64>;
+
+/// Counts of one zone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ZoneCounts {
+    /// Objects in the zone now.
+    pub now: ByClass,
+    /// Objects that have entered since the start.
+    pub entered: ByClass,
+}
+
+/// Crossings of one line since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct LineCounts {
+    /// From the left of the line to its right, as seen from its beginning.
+    pub forward: ByClass,
+    /// The other way.
+    pub backward: ByClass,
 }
 
 /// Frames and lines lost since start.

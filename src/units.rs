@@ -141,6 +141,16 @@ pub struct Interval<const MIN: u64, const MAX: u64>(Duration);
 serde_by_text!(Interval<MIN, MAX>, const MIN: u64, const MAX: u64);
 
 impl<const MIN: u64, const MAX: u64> Interval<MIN, MAX> {
+    /// A time for defaults, moved into the range.
+    pub const fn from_millis(ms: u64) -> Self {
+        let at_least = if ms < MIN { MIN } else { ms };
+        Self(Duration::from_millis(if at_least > MAX {
+            MAX
+        } else {
+            at_least
+        }))
+    }
+
     /// The time.
     pub fn duration(self) -> Duration {
         self.0
@@ -168,6 +178,42 @@ impl<const MIN: u64, const MAX: u64> FromStr for Interval<MIN, MAX> {
                     bound(MAX)
                 )
             })
+    }
+}
+
+/// A number from 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub struct Fraction(f32);
+
+serde_by_text!(Fraction);
+
+impl Fraction {
+    /// A fraction for defaults, moved into the range.
+    pub const fn new(value: f32) -> Fraction {
+        Fraction(value.clamp(0.0, 1.0))
+    }
+
+    /// The number.
+    pub fn get(self) -> f32 {
+        self.0
+    }
+}
+
+impl std::fmt::Display for Fraction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for Fraction {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Fraction, String> {
+        let number = text.parse().ok();
+        number
+            .filter(|number| (0.0..=1.0).contains(number))
+            .map(Fraction)
+            .ok_or_else(|| format!("expected a number from 0 to 1, got '{text}'"))
     }
 }
 

@@ -130,6 +130,7 @@ fn detect(
         times: found.times,
         dropped: 0,
         stats: Arc::new(Snapshot::default()),
+        counts: None,
     })
 }
 

@@ -4,6 +4,7 @@ use super::{
     Failure, NO_CAMERA, RUN_FAILED, RunArgs, capture_code, config_code, keep_apart, keep_clip,
     load_detector, say, signals, stages,
 };
+use crate::analyse::AnalyzerContext;
 use crate::capture::{self, CaptureError, CaptureOptions, SourceSpec};
 use crate::clock::SystemClock;
 use crate::config::reload::Reloader;
@@ -151,7 +152,10 @@ fn build(
     let mut sinks = stages::open_outputs(settings, &resolved.table, &context)
         .map_err(|e| sink_failure(e, in_file))?;
     sinks.extend(window(settings).map(|window| Box::new(window) as BoxedSink));
-    let analyzers = stages::make_analyzers(&resolved.table)?;
+    let analyzers = stages::make_analyzers(&AnalyzerContext {
+        settings: &resolved.table,
+        labels: &run.labels,
+    })?;
     let notifier = Notifier::from_env(&clock, &metrics, &health);
     warn_of_short_watchdog(notifier.as_ref(), options.timeout);
     Ok(Pipeline {

@@ -1,7 +1,7 @@
 //! The outputs and analyzers of a run, as the settings ask for them.
 
 use super::Failure;
-use crate::analyse::{Analyzer, TABLE_ANALYZERS};
+use crate::analyse::{Analyzer, AnalyzerContext, TABLE_ANALYZERS};
 use crate::config::Settings;
 use crate::sink::http::Http;
 use crate::sink::jsonl::{JsonlWriter, LogSink};
@@ -11,8 +11,8 @@ use crate::sink::{BoxedSink, SinkContext, SinkError, TABLE_OUTPUTS};
 /// The tables that a settings file may have besides the top-level keys.
 pub(super) fn tables() -> Vec<&'static str> {
     let outputs = TABLE_OUTPUTS.iter().map(|output| output.table);
-    let analyzers = TABLE_ANALYZERS.iter().map(|analyzer| analyzer.table);
-    outputs.chain(analyzers).collect()
+    let analyzers = TABLE_ANALYZERS.iter().flat_map(|analyzer| analyzer.tables);
+    outputs.chain(analyzers.copied()).collect()
 }
 
 /// Opens every output that the settings ask for but the window, which stays in the first thread.
@@ -42,20 +42,17 @@ pub(super) fn open_outputs(
     Ok(sinks)
 }
 
-/// Makes every analyzer that has a table.
+/// Makes every analyzer that the settings ask for, which `context` has.
 ///
 /// # Errors
 /// The first whose options are wrong.
-pub(super) fn make_analyzers(tables: &toml::Table) -> Result<Vec<Box<dyn Analyzer>>, Failure> {
+pub(super) fn make_analyzers(
+    context: &AnalyzerContext<'_>,
+) -> Result<Vec<Box<dyn Analyzer>>, Failure> {
     let mut analyzers = Vec::new();
     for analyzer in TABLE_ANALYZERS {
-        if let Some(options) = tables.get(analyzer.table) {
-            let made = (analyzer.make)(options.clone()).map_err(|reason| {
-                let text = format!("settings table [{}]: {reason}", analyzer.table);
-                Failure::new(super::CONFIG, text)
-            });
-            analyzers.push(made?);
-        }
+        let made = (analyzer.make)(context);
+        analyzers.extend(made.map_err(|reason| Failure::new(super::CONFIG, reason))?);
     }
     Ok(analyzers)
 }

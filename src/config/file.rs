@@ -52,21 +52,26 @@ fn parse(text: &str, path: &Path, tables: &[&str]) -> Result<SettingsFile, Confi
             // it quotes the value, which may be an address that belongs elsewhere
             reason: without_secrets(&reason),
         };
-        if keys.contains(&name) {
+        let is_table = matches!(value.get_ref(), DeValue::Table(_) | DeValue::Array(_));
+        let is_key = keys.contains(&name);
+        // 'track' is a flag as well as a table
+        if is_key && !(is_table && tables.contains(&name.as_str())) {
             check(&key, &value).map_err(wrong)?;
             own.insert(key, value);
         } else if tables.contains(&name.as_str()) {
             let table = table(&name, value).map_err(wrong)?;
             others.insert(name, table);
         } else {
-            let known = keys
-                .iter()
-                .map(String::as_str)
-                .chain(tables.iter().copied());
+            let mut known: Vec<&str> = keys.iter().map(String::as_str).collect();
+            known.extend(
+                tables
+                    .iter()
+                    .filter(|table| !keys.iter().any(|key| key == *table)),
+            );
             return Err(ConfigError::UnknownKey {
                 path: path.to_owned(),
                 line,
-                hint: did_you_mean(&name, &known.collect::<Vec<_>>()),
+                hint: did_you_mean(&name, &known),
                 key: name,
             });
         }
@@ -97,10 +102,14 @@ fn settings(table: DeTable<'_>) -> Result<Settings, toml::de::Error> {
     Settings::deserialize(toml::Deserializer::from(table))
 }
 
+/// A table, or several of one name.
 fn table(name: &str, value: Value<'_>) -> Result<toml::Value, String> {
     let value = toml::Value::deserialize(toml::de::ValueDeserializer::from(value));
     match value.map_err(|error| error.message().to_owned())? {
         table @ toml::Value::Table(_) => Ok(table),
+        toml::Value::Array(several) if several.iter().all(toml::Value::is_table) => {
+            Ok(several.into())
+        }
         other => Err(format!("expected a table, [{name}], got '{other}'")),
     }
 }

@@ -104,7 +104,7 @@ mod tests {
     }
 
     /// A value of every setting, on the command line and in the file.
-    const SAMPLES: [(&str, &str, &str); 30] = [
+    const SAMPLES: [(&str, &str, &str); 31] = [
         ("name", "front", "\"front\""),
         ("device", "0", "0"),
         ("source", "clip.avi", "\"clip.avi\""),
@@ -134,6 +134,7 @@ mod tests {
         ("http", "127.0.0.1:8990", "\"127.0.0.1:8990\""),
         ("http_token_file", "token", "\"token\""),
         ("http_names", "a.local,b", "\"A.local, b\""),
+        ("track", "", "true"),
         ("max_frames", "10", "10"),
     ];
 

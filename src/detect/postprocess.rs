@@ -81,6 +81,7 @@ fn decode(
                         class_id,
                         score: sigmoid(score),
                         bbox,
+                        track_id: None,
                     });
                 }
             }
@@ -157,6 +158,7 @@ mod tests {
             class_id,
             score,
             bbox: BBox::clamped(x0, y0, x1, y1, FRAME),
+            track_id: None,
         }
     }
 

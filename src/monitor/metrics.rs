@@ -2,7 +2,7 @@
 
 use crate::clock::{Clock, MonoTime};
 use crate::detection::StageTimes;
-use crate::stats::{Drops, Energy, Heat, MeterInfo, Snapshot, Totals};
+use crate::stats::{Counts, Drops, Energy, Heat, MeterInfo, Snapshot, Totals};
 use crate::units::{Joules, Watts};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -54,6 +54,7 @@ struct MetricsState {
     first: Option<MonoTime>,
     power: Option<Energy>,
     heat: Heat,
+    counts: Option<Arc<Counts>>,
 }
 
 /// A frame that has its detections.
@@ -156,6 +157,17 @@ impl Metrics {
         self.lock().heat = heat;
     }
 
+    /// Sets what zones and lines have counted.
+    pub fn set_counts(&self, counts: &Arc<Counts>) {
+        let known = &mut self.lock().counts;
+        if !known
+            .as_ref()
+            .is_some_and(|known| Arc::ptr_eq(known, counts))
+        {
+            *known = Some(Arc::clone(counts));
+        }
+    }
+
     /// Number of frames so far that did not reach the detector.
     pub fn dropped_frames(&self) -> u64 {
         let drops = self.drops();
@@ -193,6 +205,7 @@ impl Metrics {
             spent: state.totals.energy,
             temperature: state.heat.hottest,
             throttled: state.heat.throttled,
+            counts: state.counts.clone(),
         }
     }
 

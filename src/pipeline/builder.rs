@@ -135,5 +135,6 @@ pub(crate) fn run_info(
         board: Board::read(Path::new("/")),
         meter: sampler.info(),
         labels: model.labels(),
+        shapes: Arc::default(), // those of the analyzers, once the run begins
     }
 }

@@ -38,9 +38,17 @@ impl DetectStage {
     /// no further frame is begun. The run stops with it: the capture stage may be waiting for a
     /// camera that sends nothing.
     pub(super) fn run(mut self) -> Result<(), PipelineError> {
+        self.adapt_plan();
         let result = self.frames();
         self.stop.stop();
         result
+    }
+
+    /// Lets the analyzers change what the settings ask of the detector.
+    fn adapt_plan(&mut self) {
+        for analyzer in &mut self.analyzers {
+            analyzer.adapt(&mut self.plan);
+        }
     }
 
     fn frames(&mut self) -> Result<(), PipelineError> {
@@ -51,6 +59,7 @@ impl DetectStage {
             let Ok(frame) = self.frames.recv() else { break };
             if let Ok(Some(plan)) = self.new_plans.try_recv() {
                 self.plan = plan;
+                self.adapt_plan();
             }
             let mut found = [Found::default()];
             self.detector
@@ -67,13 +76,6 @@ impl DetectStage {
             ] = found;
             let now = self.clock.now();
             times.age = now.since(frame.meta.captured);
-            self.metrics.record(now, &times, detections.len());
-            if stats_at.is_none_or(|at| now.since(at) >= SNAPSHOT_INTERVAL) {
-                stats = Arc::new(self.metrics.snapshot());
-                if stats_at.replace(now).is_none() {
-                    self.health.announce(); // the first detection
-                }
-            }
             let dropped = self.metrics.dropped_frames();
             let Frame { meta, pixels } = frame;
             let mut report = Report {
@@ -83,10 +85,23 @@ impl DetectStage {
                 times,
                 dropped: dropped - dropped_before,
                 stats: Arc::clone(&stats),
+                counts: None,
             };
             for analyzer in &mut self.analyzers {
                 analyzer.step(&mut report, &mut |event| self.outputs.event(event));
             }
+            // what the analyzers leave is what was found
+            self.metrics.record(now, &times, report.detections.len());
+            if let Some(counts) = &report.counts {
+                self.metrics.set_counts(counts);
+            }
+            if stats_at.is_none_or(|at| now.since(at) >= SNAPSHOT_INTERVAL) {
+                stats = Arc::new(self.metrics.snapshot());
+                if stats_at.replace(now).is_none() {
+                    self.health.announce(); // the first detection
+                }
+            }
+            report.stats = Arc::clone(&stats);
             self.outputs.frame(report, &pixels);
             dropped_before = dropped;
             self.remaining = self.remaining.map(|remaining| remaining - 1);

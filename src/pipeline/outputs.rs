@@ -68,7 +68,7 @@ impl Outputs {
         }
         let outputs = Outputs(Arc::new(Shared {
             outlets,
-            pictures: PictureMaker::new(run.labels.clone(), true),
+            pictures: PictureMaker::of_run(run),
             metrics: Arc::clone(metrics),
             clock: Arc::clone(clock),
             closed: Latch::default(),

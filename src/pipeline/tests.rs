@@ -17,7 +17,7 @@ use crate::monitor::power::{PowerError, PowerMeter, Reading};
 use crate::sink::picture::PictureMaker;
 use crate::sink::testing::message_of;
 use crate::sink::{Flow, Message, OTHER_MESSAGES, PictureDemand, Queue, Sink};
-use crate::stats::MeterInfo;
+use crate::stats::{Counts, MeterInfo};
 use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 use proptest::prelude::*;
 use std::path::Path;
@@ -803,4 +803,79 @@ fn frames_carry_pixels_only_while_a_sink_demands_them() {
         }
     })
     .unwrap();
+}
+
+/// Lowers the score thresholds, and counts frames as entries of a zone.
+struct Lowering(Counts);
+
+impl Analyzer for Lowering {
+    fn name(&self) -> &'static str {
+        "lowering"
+    }
+
+    fn adapt(&mut self, plan: &mut DetectPlan) {
+        plan.thresholds
+            .score
+            .iter_mut()
+            .for_each(|score| *score /= 2.0);
+    }
+
+    fn step(&mut self, report: &mut Report, _: &mut dyn FnMut(Event)) {
+        let zone = self.0.zones.entry("zone".to_owned()).or_default();
+        *zone.entered.entry("person".to_owned()).or_default() += 1;
+        report.counts = Some(Arc::new(self.0.clone()));
+    }
+}
+
+/// A detector that tells the score threshold it is given.
+struct Thresholded(Sender<f32>);
+
+impl Detect for Thresholded {
+    fn detect(
+        &mut self,
+        _: &[Frame],
+        plan: &DetectPlan,
+        _: &mut [Found],
+    ) -> Result<(), DetectError> {
+        let _ = self.0.send(plan.thresholds.score[0]);
+        Ok(())
+    }
+}
+
+#[test]
+fn analyzers_change_every_plan_once_and_their_counts_reach_the_figures() {
+    let mut rig = Rig::new(false);
+    let (seen, thresholds) = unbounded();
+    let (requests, reload_requests) = unbounded();
+    rig.pipeline.detector = Box::new(Thresholded(seen));
+    rig.pipeline
+        .analyzers
+        .push(Box::new(Lowering(Counts::default())));
+    rig.pipeline.control.reload_requests = reload_requests;
+    rig.pipeline.control.reload = Some(Box::new(|| {
+        Ok(control::Reloaded {
+            plan: DetectPlan {
+                thresholds: Thresholds::uniform(1, 0.8, 0.5),
+                tiling: Tiling::default(),
+            },
+            changes: "threshold".to_owned(),
+        })
+    }));
+    let metrics = Arc::clone(&rig.metrics);
+    let seen = rig.collector();
+    let totals = rig.drive(|run| {
+        run.frame(0);
+        run.frame(1);
+        assert_eq!(thresholds.recv(), Ok(0.25));
+        assert_eq!(thresholds.recv(), Ok(0.25));
+        requests.send(()).unwrap();
+        while !seen.all().contains(&"config_reloaded".to_owned()) {
+            std::thread::yield_now();
+        }
+        run.frame(2);
+        assert_eq!(thresholds.recv(), Ok(0.4));
+    });
+    assert_eq!(totals.unwrap().frames, 3);
+    let counts = metrics.snapshot().counts.unwrap();
+    assert_eq!(counts.zones["zone"].entered["person"], 3);
 }

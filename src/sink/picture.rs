@@ -6,7 +6,7 @@ use super::render::Overlay;
 use crate::detection::Labels;
 use crate::frame::{FramePool, PooledBuf};
 use crate::geometry::Size;
-use crate::message::Report;
+use crate::message::{Report, RunInfo};
 use image::ExtendedColorType;
 use image::codecs::jpeg::JpegEncoder;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -31,14 +31,24 @@ pub struct PictureMaker {
 impl PictureMaker {
     /// For a run with these classes. With `status_line`, the metrics are drawn as well.
     pub fn new(labels: Labels, status_line: bool) -> Arc<PictureMaker> {
-        Arc::new(PictureMaker {
-            overlay: Mutex::new(Overlay::new(labels)),
+        Arc::new(PictureMaker::with(Overlay::new(labels), status_line))
+    }
+
+    fn with(overlay: Overlay, status_line: bool) -> PictureMaker {
+        PictureMaker {
+            overlay: Mutex::new(overlay),
             status_line,
             pixels: FramePool::new(POOL_BUFFERS),
             jpegs: FramePool::new(POOL_BUFFERS),
             drawn: AtomicU64::new(0),
             encoded: AtomicU64::new(0),
-        })
+        }
+    }
+
+    /// For a run: with its zones and lines, and the metrics.
+    pub fn of_run(run: &RunInfo) -> Arc<PictureMaker> {
+        let overlay = Overlay::new(run.labels.clone()).with_shapes(&run.shapes);
+        Arc::new(PictureMaker::with(overlay, true))
     }
 
     /// The picture of `report`, whose frame has these RGB `pixels`. Drawing is deferred until a sink

@@ -3,6 +3,7 @@
 use crate::detection::Detection;
 use crate::detection::Labels;
 use crate::geometry::AreaClass;
+use crate::geometry::Shape;
 use crate::geometry::Size;
 use crate::stats::Snapshot;
 use embedded_graphics::Drawable;
@@ -33,6 +34,8 @@ const COLOURS: [[u8; 3]; 12] = [
     [200, 200, 200],
 ];
 const TAG_TEXT: Rgb888 = Rgb888::new(0, 0, 0);
+/// Colour of zones and lines.
+const SHAPE: [u8; 3] = [255, 255, 255];
 const STATUS_TEXT: Rgb888 = Rgb888::new(255, 255, 255);
 
 /// Draws detections and metrics into frames; reuses its buffers.
@@ -42,6 +45,8 @@ pub struct Overlay {
     text: String,
     status: String,
     taken: Vec<PixelRect>,
+    /// Zones and lines.
+    shapes: Vec<Shape>,
 }
 
 impl Overlay {
@@ -52,7 +57,15 @@ impl Overlay {
             text: String::with_capacity(128),
             status: String::with_capacity(128),
             taken: Vec::with_capacity(128),
+            shapes: Vec::new(),
         }
+    }
+
+    /// The same overlay with zones and lines, which it draws below all boxes.
+    #[must_use]
+    pub fn with_shapes(mut self, shapes: &[Shape]) -> Overlay {
+        self.shapes.extend_from_slice(shapes);
+        self
     }
 
     /// Draws boxes, labels and the status line into `rgb`, packed RGB of `size`.
@@ -63,6 +76,9 @@ impl Overlay {
         let bar = PixelRect::new(0, 0, width + 4, height + 2);
         self.taken.clear();
         self.taken.push(bar);
+        for shape in &self.shapes {
+            canvas.shape(shape, &style);
+        }
         self.detections(&mut canvas, &style, detections);
         canvas.darken(bar);
         canvas.text(&self.status, (4, 2), style.font, STATUS_TEXT);
@@ -86,18 +102,17 @@ impl Overlay {
         }
     }
 
-    /// Draws class and score beside the box, where they cover no other tag. Without a free place the
+    /// Draws class, number of the track and score beside the box, where they cover no other tag. Without a free place the
     /// tag is omitted, since overlapping tags are not readable; the colour still shows the class.
     fn tag(&mut self, canvas: &mut Canvas<'_>, style: &Style, detection: &Detection) {
         self.text.clear();
         let mark = if is_small(detection) { " s" } else { "" };
         // writing to a String cannot fail
-        let _ = write!(
-            self.text,
-            "{} {:.2}{mark}",
-            self.labels.name(detection.class_id),
-            detection.score
-        );
+        let _ = write!(self.text, "{}", self.labels.name(detection.class_id));
+        if let Some(id) = detection.track_id {
+            let _ = write!(self.text, " {id}");
+        }
+        let _ = write!(self.text, " {:.2}{mark}", detection.score);
         let (width, height) = style.extent(&self.text);
         let PixelRect { x0, y0, x1, y1 } = pixels(detection);
         let (above, below) = (y0 - height - style.line, y1 + style.line);
@@ -239,6 +254,52 @@ impl Canvas<'_> {
         }
     }
 
+    /// Draws a zone or a line half transparent, with its name; a line also with a mark on the side that
+    /// is forward.
+    fn shape(&mut self, shape: &Shape, style: &Style) {
+        let (width, height) = (self.size.width as f32, self.size.height as f32);
+        let pixel = |&[x, y]: &[f32; 2]| [x * (width - 1.0), y * (height - 1.0)];
+        let mut ends = shape.points.iter().map(pixel);
+        let Some(first) = ends.next() else { return };
+        let mut before = first;
+        for point in ends.chain(shape.closed.then_some(first)) {
+            self.stroke(before, point);
+            if !shape.closed {
+                let (dx, dy) = (point[0] - before[0], point[1] - before[1]);
+                let middle = [before[0] + dx / 2.0, before[1] + dy / 2.0];
+                let part = 6.0 * style.line as f32 / dx.hypot(dy).max(1.0);
+                // to the right of the line, as seen from its beginning
+                self.stroke(middle, [middle[0] - part * dy, middle[1] + part * dx]);
+            }
+            before = point;
+        }
+        let (text_width, text_height) = (
+            FONT_6X10.character_size.width as i32 * shape.name.chars().count() as i32,
+            FONT_6X10.character_size.height as i32,
+        );
+        let place = (
+            (first[0] as i32 + 3).clamp(0, (width as i32 - text_width).max(0)),
+            (first[1] as i32 + 3).clamp(0, (height as i32 - text_height).max(0)),
+        );
+        let [r, g, b] = SHAPE;
+        self.text(&shape.name, place, &FONT_6X10, Rgb888::new(r, g, b));
+    }
+
+    /// Mixes a straight line of one pixel's width into the picture, half of its colour each.
+    fn stroke(&mut self, [ax, ay]: [f32; 2], [bx, by]: [f32; 2]) {
+        let steps = (bx - ax).abs().max((by - ay).abs()).ceil().max(1.0);
+        for step in 0..=steps as u32 {
+            let part = step as f32 / steps;
+            let (x, y) = (ax + part * (bx - ax), ay + part * (by - ay));
+            let (x, y) = (x.round() as i32, y.round() as i32);
+            self.rows(PixelRect::new(x, y, x + 1, y + 1), |pixel| {
+                for (value, colour) in pixel.iter_mut().zip(SHAPE) {
+                    *value = value.midpoint(colour);
+                }
+            });
+        }
+    }
+
     /// Calls `each` with the part of every row of the rectangle that is inside the frame.
     fn rows(&mut self, area: PixelRect, mut each: impl FnMut(&mut [u8])) {
         let clamp = |v: i32, limit: u32| v.clamp(0, limit as i32) as usize;
@@ -336,6 +397,7 @@ mod tests {
                 class_id: 0,
                 score: 0.5,
                 bbox: BBox::clamped(x0, y0, x1, y1, SIZE),
+                track_id: None,
             })
             .collect();
         let mut rgb = vec![50; 3 * SIZE.area()];
@@ -358,6 +420,58 @@ mod tests {
         // the tag above the box holds its colour and black letters
         let tag: Vec<[u8; 3]> = (100..190).map(|x| pixel(&rgb, x, 90)).collect();
         assert!(tag.contains(&COLOURS[0]) && tag.contains(&[0; 3]));
+    }
+
+    #[test]
+    fn the_number_of_a_track_stands_in_its_tag() {
+        let tag_of = |track_id| {
+            let mut rgb = vec![50; 3 * SIZE.area()];
+            let detection = Detection {
+                class_id: 0,
+                score: 0.5,
+                bbox: BBox::clamped(100.0, 100.0, 300.0, 400.0, SIZE),
+                track_id,
+            };
+            let labels = Labels::new(&["person".to_owned()]);
+            Overlay::new(labels).boxes(&mut rgb, SIZE, &[detection]);
+            // the tag's length
+            (100..400)
+                .filter(|&x| pixel(&rgb, x, 81) == COLOURS[0])
+                .count()
+        };
+        let twelve = tag_of(std::num::NonZeroU32::new(12));
+        assert_eq!(twelve, tag_of(None) + 3 * 9, "a blank and two digits");
+    }
+
+    #[test]
+    fn zones_and_lines_are_drawn_half_transparent_with_the_forward_side_marked() {
+        let shape = |points: &[[f32; 2]], closed| Shape {
+            name: String::new(),
+            points: points.to_vec(),
+            closed,
+        };
+        let zone = shape(&[[0.1, 0.2], [0.4, 0.2], [0.4, 0.6], [0.1, 0.6]], true);
+        let line = shape(&[[0.6, 0.5], [0.9, 0.5]], false);
+        let mut rgb = vec![51; 3 * SIZE.area()];
+        Overlay::new(Labels::new(&[]))
+            .with_shapes(&[zone, line])
+            .draw(&mut rgb, SIZE, &[], &Snapshot::default());
+        let mixed = [153; 3];
+        for (x, y) in [
+            (150, 96),
+            (64, 200),
+            (256, 200),
+            (150, 287),
+            (400, 240),
+            (560, 240),
+        ] {
+            assert_eq!(pixel(&rgb, x, y), mixed, "{x},{y}");
+        }
+        assert_eq!(pixel(&rgb, 150, 200), [51; 3], "the inside is untouched");
+        // a line from left to right is crossed forward downwards
+        let below = (470..490).filter(|&x| pixel(&rgb, x, 246) == mixed).count();
+        let above = (470..490).filter(|&x| pixel(&rgb, x, 234) == mixed).count();
+        assert_eq!((below, above), (1, 0));
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub(crate) fn message_of(frame: Frame, pictures: &Arc<PictureMaker>) -> FrameMes
         times: StageTimes::default(),
         dropped: 0,
         stats: Arc::new(Snapshot::default()),
+        counts: None,
     });
     FrameMessage {
         picture: Some(Arc::new(

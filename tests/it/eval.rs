@@ -261,6 +261,7 @@ fn same_everywhere(frame: &Frame) -> Result<Vec<Detection>, Infallible> {
         class_id,
         score,
         bbox,
+        track_id: None,
     };
     Ok(vec![found(0, 0.9), found(1, 0.8), found(2, 0.7)])
 }

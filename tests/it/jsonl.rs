@@ -2,6 +2,8 @@
 
 use crate::support::{lines, schema};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 use vovcam::board::Board;
@@ -15,7 +17,7 @@ use vovcam::monitor::vitals::Vitals;
 use vovcam::sink::SinkContext;
 use vovcam::sink::jsonl::JsonlWriter;
 use vovcam::sink::jsonl::file::LogOptions;
-use vovcam::stats::{Energy, MeterInfo, Snapshot};
+use vovcam::stats::{Counts, Energy, LineCounts, MeterInfo, Snapshot, ZoneCounts};
 use vovcam::units::{Celsius, Joules, Watts};
 
 const SIZE: Size = Size::new(64, 48);
@@ -32,7 +34,24 @@ fn known() -> Snapshot {
             source: "ina3221".to_owned(),
         }),
         temperature: Some(Celsius(51.25)),
+        counts: Some(Arc::new(counts())),
         ..Snapshot::default()
+    }
+}
+
+fn counts() -> Counts {
+    let people = |number| BTreeMap::from([("person".to_owned(), number)]);
+    let zone = ZoneCounts {
+        now: people(0),
+        entered: people(3),
+    };
+    let line = LineCounts {
+        forward: people(2),
+        backward: BTreeMap::new(),
+    };
+    Counts {
+        zones: BTreeMap::from([("door".to_owned(), zone)]),
+        lines: BTreeMap::from([("gate".to_owned(), line)]),
     }
 }
 
@@ -64,10 +83,11 @@ fn run(filled: bool) -> Arc<RunInfo> {
         board: filled.then_some(board),
         meter: filled.then_some(meter),
         labels: Labels::new(&["person".to_owned()]),
+        shapes: Arc::default(),
     })
 }
 
-fn report(run: Arc<RunInfo>, stats: Snapshot) -> Report {
+fn report(run: Arc<RunInfo>, stats: Snapshot, filled: bool) -> Report {
     let bbox = BBox::clamped(1.04, 2.0, 11.0, 22.0, SIZE);
     Report {
         run,
@@ -76,6 +96,7 @@ fn report(run: Arc<RunInfo>, stats: Snapshot) -> Report {
             class_id: 0,
             score: 0.8347,
             bbox,
+            track_id: NonZeroU32::new(if filled { 12 } else { 0 }),
         }],
         times: StageTimes {
             inference: Duration::from_micros(14_004),
@@ -83,6 +104,7 @@ fn report(run: Arc<RunInfo>, stats: Snapshot) -> Report {
         },
         dropped: 2,
         stats: Arc::new(stats),
+        counts: None,
     }
 }
 
@@ -99,10 +121,10 @@ fn write_all(path: &str, stats: &Snapshot, filled: bool) {
     let mut log = JsonlWriter::open(path, LogOptions::default(), &context).unwrap();
     let run = run(filled);
     log.run(&run);
-    log.frame(&report(run, stats.clone()));
+    log.frame(&report(run, stats.clone(), filled));
     log.stats(now, stats);
     log.event(now, &Event::new(EventKind::CameraLost).message("unplugged"));
-    let count = Event::new(EventKind::Custom("line_crossed"));
+    let count = Event::new(EventKind::Custom("crowd"));
     log.event(now, &count.field("count", 3));
     log.finish(true).unwrap();
 }
@@ -128,13 +150,21 @@ fn every_line_is_valid_with_everything_known_and_with_nothing_known() {
         full["energy"],
         json!({"j": 0.91, "window_s": 5.0, "avg_w": 27.3, "fps": 29.97})
     );
-    let detection = json!({"class_id": 0, "label": "person", "score": 0.835, "bbox": [1.0, 2.0, 10.0, 20.0], "area_class": "small"});
+    let detection = json!({"class_id": 0, "label": "person", "score": 0.835, "bbox": [1.0, 2.0, 10.0, 20.0], "area_class": "small", "track_id": 12});
     assert_eq!(full["detections"], json!([detection]));
     assert_eq!(
         (&empty["energy"], &lines[8]["fps"]),
         (&Value::Null, &Value::Null),
         "unknown is null, never 0"
     );
+    let counted = json!({
+        "zones": {"door": {"now": {"person": 0}, "entered": {"person": 3}}},
+        "lines": {"gate": {"forward": {"person": 2}, "backward": {}}},
+    });
+    assert_eq!(lines[3]["counts"], counted);
+    // without tracks, zones and lines there are no such fields
+    assert_eq!(empty["detections"][0].get("track_id"), None);
+    assert_eq!(lines[8].get("counts"), None);
 }
 
 #[test]

@@ -20,5 +20,6 @@ mod programs;
 mod service;
 mod street;
 mod support;
+mod tracking;
 mod units;
 mod window;

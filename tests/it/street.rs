@@ -57,15 +57,16 @@ fn names(label: &str, category: usize) -> bool {
     }
 }
 
-/// The demo's log.
-fn detect() -> Vec<Line> {
+/// The demo's log, with further options.
+fn detect(options: &[&str]) -> Vec<Line> {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("detections.jsonl");
     let run = finish(
         vovcam()
             .args(["run", "--source", CLIP, "--headless"])
             .args(["--input", "640", "--precision", "f32", "--jsonl"])
-            .arg(&log),
+            .arg(&log)
+            .args(options),
     );
     assert_eq!(run.code, Some(0), "{}", run.stderr);
     let log = std::fs::read_to_string(log).unwrap();
@@ -77,10 +78,10 @@ fn detect() -> Vec<Line> {
         .collect()
 }
 
-#[test]
-fn most_people_on_the_bundled_clip_are_found_and_little_is_invented() {
+/// Part of the people that are found, and false boxes a frame.
+fn recall_and_false_boxes(options: &[&str]) -> (f64, f64) {
     let labels: Labels = serde_json::from_str(include_str!("../fixtures/street.json")).unwrap();
-    let log = detect();
+    let log = detect(options);
     let (mut wanted, mut found, mut invented) = (0, 0, 0);
     for frame in &labels.images {
         let line = log.iter().find(|line| line.frame_id == frame.id).unwrap();
@@ -112,9 +113,21 @@ fn most_people_on_the_bundled_clip_are_found_and_little_is_invented() {
     let recall = found as f64 / wanted as f64;
     let invented = f64::from(invented) / frames as f64;
     println!(
-        "{frames} frames: {found} of {wanted} people found ({recall:.3}), \
+        "{options:?}: {frames} frames: {found} of {wanted} people found ({recall:.3}), \
          {invented:.2} false boxes a frame"
     );
+    (recall, invented)
+}
+
+#[test]
+fn most_people_on_the_bundled_clip_are_found_and_little_is_invented() {
+    let (recall, invented) = recall_and_false_boxes(&[]);
     assert!(recall >= 0.8, "{recall}");
     assert!(invented <= 1.0, "{invented}");
+    let (with_tracks, invented) = recall_and_false_boxes(&["--track"]);
+    assert!(
+        with_tracks >= recall,
+        "{with_tracks} with tracks, {recall} without"
+    );
+    assert!(invented <= 1.2, "{invented}");
 }

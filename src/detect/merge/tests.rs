@@ -70,6 +70,7 @@ impl Scene {
                         class_id: 0,
                         score: 0.3 + 0.6 * random.f32(),
                         bbox: moved.intersection(&bounds),
+                        track_id: None,
                     }
                 })
                 .collect()
@@ -216,6 +217,7 @@ fn a_large_object_is_not_cut_to_pieces() {
         class_id: 0,
         score,
         bbox: scene.bbox(corners),
+        track_id: None,
     };
     let object = detection(0.8, [700.0, 100.0, 1200.0, 600.0]);
     let piece = detection(0.7, [720.0, 110.0, 1000.0, 440.0]);

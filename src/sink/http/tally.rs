@@ -393,6 +393,7 @@ mod tests {
                 class_id: 0,
                 score: 0.5,
                 bbox: BBox::clamped(0.0, 0.0, 4.0, 4.0, size),
+                track_id: None,
             };
             3
         ];

@@ -7,10 +7,11 @@ use crate::escape;
 use crate::event::Event;
 use crate::geometry::{AreaClass, Tiles};
 use crate::message::{Report, RunInfo};
-use crate::stats::{Drops, Snapshot};
+use crate::stats::{Counts, Drops, Snapshot};
 use jiff::{Timestamp, fmt::temporal::DateTimePrinter};
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 /// Name of the schema, in every `run` line.
@@ -88,6 +89,8 @@ struct DetectionRecord<'a> {
     score: f64,
     bbox: [f64; 4],
     area_class: AreaClass,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    track_id: Option<NonZeroU32>,
 }
 
 #[derive(Serialize)]
@@ -120,6 +123,8 @@ pub(in crate::sink) struct StatsRecord<'a> {
     energy: Option<EnergyRecord>,
     temperature_c: Option<f64>,
     throttled: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    counts: Option<&'a Counts>,
 }
 
 #[derive(Serialize)]
@@ -196,7 +201,11 @@ impl<'a> LogLine<'a> {
         })
     }
 
-    pub(in crate::sink) fn stats(ts: Timestamp, camera: &'a str, stats: &Snapshot) -> LogLine<'a> {
+    pub(in crate::sink) fn stats(
+        ts: Timestamp,
+        camera: &'a str,
+        stats: &'a Snapshot,
+    ) -> LogLine<'a> {
         LogLine::Stats(StatsRecord {
             ts,
             camera,
@@ -211,6 +220,7 @@ impl<'a> LogLine<'a> {
             energy: energy(stats),
             temperature_c: stats.temperature.map(|t| rounded(t.0, 10.0)),
             throttled: stats.throttled,
+            counts: stats.counts.as_deref(),
         })
     }
 
@@ -258,6 +268,7 @@ fn each_detection<S: Serializer>(
         score: rounded(detection.score.into(), 1e3),
         bbox: detection.bbox.xywh().map(|px| rounded(px.into(), 10.0)),
         area_class: detection.bbox.area_class(),
+        track_id: detection.track_id,
     }))
 }
 

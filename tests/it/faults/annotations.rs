@@ -411,6 +411,7 @@ fn a_cat(frame: &Frame) -> Result<Vec<Detection>, Infallible> {
         class_id: 1,
         score: 0.9,
         bbox,
+        track_id: None,
     }])
 }
 
