@@ -114,8 +114,9 @@ impl Merger {
             }
         }
         self.views.retain(|view| {
-            !(view.is_fragment() || view.large)
-                && !is_part_of_any(view, &self.objects, regions, same_object)
+            !(view.is_fragment()
+                || view.large
+                || is_part_of_any(view, &self.objects, regions, same_object))
         });
         self.kept.clear();
         for view in &self.views {

@@ -13,10 +13,13 @@ use scene::{Scene, track};
 use serde::Deserialize;
 use serde_json::Value;
 
+/// Number, x, y, width, height.
+type Boxes = Vec<[f64; 5]>;
+
 #[derive(Deserialize)]
 struct Sequence {
-    /// Of each frame, truth and tracks: number, x, y, width, height.
-    frames: Vec<(Vec<[f64; 5]>, Vec<[f64; 5]>)>,
+    /// Truth and tracks of each frame.
+    frames: Vec<(Boxes, Boxes)>,
     expected: Expected,
 }
 
