@@ -1,6 +1,6 @@
 //! The tracker on scenes with known truth, and the evaluator against TrackEval.
 //!
-//! `cargo test --release --test it tracking -- --nocapture` prints the figures of docs/tracking.md.
+//! `cargo test --release --test it tracking -- --nocapture` prints the figures.
 
 #![allow(clippy::print_stdout, reason = "prints what it measured")]
 
