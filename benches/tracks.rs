@@ -41,7 +41,7 @@ fn detections(time: f32) -> Vec<Detection> {
         let y = 40.0 + 70.0 * (index / 8) as f32 + 20.0 * phase.cos();
         Detection {
             class_id: 0,
-            score: if index % 5 == 0 { 0.2 } else { 0.6 },
+            score: if index.is_multiple_of(5) { 0.2 } else { 0.6 },
             bbox: BBox::clamped(x, y, x + 45.0, y + 110.0, SIZE),
             track_id: None,
         }
