@@ -4,7 +4,8 @@ use crate::frame::Frame;
 use crate::geometry::{Region, Size};
 use crate::tensor::Batch;
 use fast_image_resize as fir;
-use fir::images::{CroppedImage, CroppedImageMut, Image, ImageRef};
+use fir::images::{TypedCroppedImage, TypedCroppedImageMut, TypedImage, TypedImageRef};
+use fir::pixels::U8x3;
 
 /// A frame that cannot be letterboxed.
 #[derive(Debug, thiserror::Error)]
@@ -101,16 +102,17 @@ impl Preprocessor {
             .data
             .get_mut(item * bytes..(item + 1) * bytes)
             .ok_or_else(|| fail(format!("the batch has no picture {item}")))?;
-        let source = ImageRef::new(
-            frame.meta.size.width,
-            frame.meta.size.height,
-            &frame.pixels,
-            fir::PixelType::U8x3,
-        )
-        .map_err(|e| fail(e.to_string()))?;
-        let mut canvas = Image::from_slice_u8(to.width, to.height, picture, fir::PixelType::U8x3)
+        let frame_size = frame.meta.size;
+        // one pixel type and one view type: each further one adds 2 MB of kernels to the program
+        let source =
+            TypedImageRef::<U8x3>::from_buffer(frame_size.width, frame_size.height, &frame.pixels)
+                .map_err(|e| fail(e.to_string()))?;
+        let part =
+            TypedCroppedImage::from_ref(&source, region.x, region.y, size.width, size.height)
+                .map_err(|e| fail(e.to_string()))?;
+        let mut canvas = TypedImage::<U8x3>::from_buffer(to.width, to.height, picture)
             .map_err(|e| fail(e.to_string()))?;
-        let mut inner = CroppedImageMut::new(
+        let mut inner = TypedCroppedImageMut::from_ref(
             &mut canvas,
             region.pad_x,
             region.pad_y,
@@ -118,14 +120,9 @@ impl Preprocessor {
             region.inner.height,
         )
         .map_err(|e| fail(e.to_string()))?;
-        if region.is_whole() {
-            self.resizer.resize(&source, &mut inner, &self.options)
-        } else {
-            let part = CroppedImage::new(&source, region.x, region.y, size.width, size.height)
-                .map_err(|e| fail(e.to_string()))?;
-            self.resizer.resize(&part, &mut inner, &self.options)
-        }
-        .map_err(|e| fail(e.to_string()))
+        self.resizer
+            .resize_typed(&part, &mut inner, &self.options)
+            .map_err(|e| fail(e.to_string()))
     }
 }
 
