@@ -1,6 +1,7 @@
 //! Stages that hang, as in a system call that never returns, and the end of the run around them.
 
 use super::*;
+use std::time::Instant;
 
 /// Where a source hangs.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -61,8 +62,12 @@ impl Driver {
         while !self.ended.load(Relaxed) {
             self.clock.advance(step);
             passed += step;
-            // real time for the run to see it: how much, does not matter
-            (0..100).for_each(|_| std::thread::yield_now());
+            // real time for the run to see it: with too little, on a busy machine, stages that do
+            // not hang would be left behind too
+            let until = Instant::now() + Duration::from_millis(10);
+            while !self.ended.load(Relaxed) && Instant::now() < until {
+                std::thread::park_timeout(Duration::from_millis(1));
+            }
         }
         passed
     }
