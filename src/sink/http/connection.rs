@@ -168,12 +168,14 @@ impl Connection {
         (self.stream.as_fd(), flags)
     }
 
-    /// When this client needs attention, whatever it sends; `full` while there is no room for others.
-    pub(super) fn due(&self, full: bool) -> Option<Instant> {
-        let paced = |pace: &Pace| self.output.is_empty().then_some(pace.next);
+    /// When this client needs attention, whatever it sends, which may be now or before; `full` while
+    /// there is no room for others. A client whose turn has come waits for a picture or a line, and
+    /// not for a time.
+    pub(super) fn due(&self, now: Instant, full: bool) -> Option<Instant> {
         match &self.phase {
-            Phase::Stream(pace) => paced(pace).or(self.limit(full)),
-            Phase::Events(Some(pace)) => paced(pace).or(self.limit(full)),
+            Phase::Stream(pace) | Phase::Events(Some(pace)) if self.output.is_empty() => {
+                (!pace.is_due(now)).then_some(pace.next)
+            }
             _ => self.limit(full),
         }
     }

@@ -70,13 +70,14 @@ impl Server {
     /// # Errors
     /// When the socket cannot be listened on any more.
     pub(super) fn run(mut self) -> io::Result<()> {
+        let mut now = Instant::now();
         loop {
-            let ready = self.wait()?;
+            let ready = self.wait(now)?;
             self.wakes.clear();
             if self.live.has_ended() {
                 return Ok(());
             }
-            let now = Instant::now();
+            now = Instant::now();
             self.serve(&ready, now);
             self.accept(now)?;
             self.hand_out(now);
@@ -94,10 +95,11 @@ impl Server {
         self.clients.len() >= MOST_CLIENTS
     }
 
-    /// Waits for anything to happen; tells which clients can be read from.
-    fn wait(&mut self) -> io::Result<Vec<bool>> {
-        let (now, full) = (Instant::now(), self.is_full());
-        let paused = self.paused_until.filter(|&until| now < until);
+    /// Waits for anything to happen; tells which clients can be read from. `seen` is the time for which
+    /// the clients were last looked at: what became due since then must not be missed.
+    fn wait(&mut self, seen: Instant) -> io::Result<Vec<bool>> {
+        let full = self.is_full();
+        let paused = self.paused_until.filter(|&until| seen < until);
         self.paused_until = paused;
         let listen = match full || paused.is_some() {
             true => PollFlags::empty(),
@@ -110,13 +112,15 @@ impl Server {
             let (fd, flags) = client.interest();
             fds.push(PollFd::new(fd, flags));
         }
-        // a time that has passed is waited for by nobody: its client waits for a picture or a line
-        let times = self.clients.iter().filter_map(|client| client.due(full));
-        let next = times.chain(paused).filter(|&time| time > now).min();
-        let timeout = match next {
+        let clients = self.clients.iter();
+        let times = clients.filter_map(|client| client.due(seen, full));
+        let timeout = match times.chain(paused).min() {
             // rounded up: a wait that is too short would be repeated until the time has come
-            Some(time) => PollTimeout::try_from(time - now + Duration::from_millis(1))
-                .unwrap_or(PollTimeout::MAX),
+            Some(time) => {
+                let wait =
+                    time.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+                PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX)
+            }
             None => PollTimeout::NONE,
         };
         match poll(&mut fds, timeout) {
