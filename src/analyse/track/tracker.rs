@@ -3,12 +3,12 @@
 //!
 //! Differences from the authors' program, with the reasons:
 //!
-//! - Time is in seconds ([`super::kalman`]), since frames come at uneven rates and get lost.
+//! - Time is in seconds (`kalman.rs`), since frames come at uneven rates and get lost.
 //! - Only boxes of the same class are matched.
 //! - Overlap is that of boxes that are both grown by the track's uncertainty (Yang et al. 2023,
 //!   C-BIoU, with a margin that is not constant): after a gap, or in the first frames of a track, a
 //!   small or fast object's box does not overlap the prediction.
-//! - A low-score box also continues a track that was missed for less than [`RECENT`], not only one of
+//! - A low-score box also continues a track that was missed for less than `RECENT`, not only one of
 //!   the frame before: at low scores a box is often missing for a frame.
 //! - Only a track that once had a box well above the threshold is continued by low scores
 //!   ([`TrackerOptions::sure`]). Theirs begins a track only there, which leaves out objects that are
